@@ -1,0 +1,36 @@
+"""Explicit randomness: one CPU generator per population, and draws that depend on nothing else.
+
+A population asks its own generator for its own numbers, so its particles are the same
+whether it runs alone or in a batch, on one thread or on many, on a CPU or on a GPU.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+
+def generator(*key: object) -> Generator:
+    """A CPU generator seeded by everything in `key`, the same on every machine."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def generators(seed: int, populations: int) -> list[Generator]:
+    """One generator for each of P populations."""
+    return [generator(seed, population) for population in range(populations)]
+
+
+def uniforms(sources: Sequence[Generator], *shape: int) -> Tensor:
+    """Uniform numbers in [0, 1), float64, of shape (P, *shape): row p comes from generator p."""
+    return draw(torch.rand, sources, shape)
+
+
+def normals(sources: Sequence[Generator], *shape: int) -> Tensor:
+    """Standard normal numbers, float64, of shape (P, *shape): row p comes from generator p."""
+    return draw(torch.randn, sources, shape)
+
+
+def draw(sample: Callable[..., Tensor], sources: Sequence[Generator], shape: tuple[int, ...]) -> Tensor:
+    return torch.stack([sample(shape, generator=source, dtype=torch.float64) for source in sources])

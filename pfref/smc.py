@@ -1,0 +1,149 @@
+"""Sequential Monte Carlo: what a model must offer, and the one particle filter that runs all of them.
+
+A Feynman-Kac model has transitions M_t and potentials G_t. Its target after step t is
+
+    pi_t(x_1:t) = M_1(x_1) G_1(x_1) ... M_t(x_t | x_1:t-1) G_t(x_1:t) / Z_t,
+
+and Z_t is its evidence (Del Moral 2004). The filter runs P independent populations of N particles at once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Generator, Tensor
+
+from .randomness import uniforms
+from .resampling import Scheme, systematic
+from .weights import effective_sample_size, log_mean_exp, normalise
+
+State = TypeVar("State")
+
+
+class FeynmanKac(ABC, Generic[State]):
+    """A model that the particle filter can run. P is the number of generators, one for each population."""
+
+    @abstractmethod
+    def start(self, particles: int, generators: Sequence[Generator]) -> State:
+        """x_1 ~ M_1 for P x N particles."""
+
+    @abstractmethod
+    def mutate(self, state: State, t: int, active: Tensor, generators: Sequence[Generator]) -> State:
+        """x_t ~ M_t(. | x_1:t-1) for the particles in `active`, a (P, N) mask; the others stay as they are."""
+
+    @abstractmethod
+    def log_potential(self, state: State, t: int) -> Tensor:
+        """log G_t(x_1:t), (P, N). -inf rules a particle out; a finished particle that is absorbed has 0."""
+
+    @abstractmethod
+    def finished(self, state: State, t: int) -> Tensor:
+        """Which particles are complete and will not be extended, a (P, N) mask."""
+
+    def fork(self, state: State, ancestors: Tensor) -> State:
+        """Particle n becomes a copy of particle ancestors[p, n] of its population. Here: a tensor state (P, N, ...)."""
+        population = torch.arange(len(ancestors), device=ancestors.device)[:, None]
+        return state[population, ancestors]
+
+
+@dataclass(frozen=True)
+class Step(Generic[State]):
+    """What happened at step t, before its resampling takes effect."""
+    t: int
+    state: State  # models that update in place hand out the same object at every step
+    log_weights: Tensor  # (P, N)
+    ess: Tensor  # (P,) effective sample size
+    log_evidence: Tensor  # (P,) log of the estimate of Z_t
+    active: Tensor  # (P, N) particles that are neither finished nor ruled out
+    resampled: Tensor  # (P,) will this population resample before the next step?
+    ancestors: Tensor  # (P, N) parents of the particles of step t + 1
+
+    @property
+    def weights(self) -> Tensor:
+        """(P, N), each row sums to one, or to zero if the population is dead."""
+        return normalise(self.log_weights)
+
+
+class ParticleFilter(Iterator[Step[State]]):
+    """The particle filter with adaptive resampling: `for step in ParticleFilter(model, 64, generators): ...`
+
+    1. Move every active particle: x_t ~ M_t.   2. Weigh: log w += log G_t.
+    3. If the effective sample size is at most `threshold` * N, draw ancestors in proportion to the weights
+       and give every particle the population's mean weight.
+    A population ends when none of its particles is active. It is not resampled after its last step, so the
+    result is a weighted population. The mean weight estimates Z_t without bias at every t.
+
+    model        what to run                      resample   a scheme of `resampling`
+    particles    N, at least 1                    threshold  0 never resamples, 1 always
+    generators   P of them, one a population; the only source of randomness
+    """
+
+    def __init__(self, model: FeynmanKac[State], particles: int, generators: Sequence[Generator],
+                 resample: Scheme = systematic, threshold: float = 0.5) -> None:
+        if particles < 1:
+            raise ValueError(f"a population needs at least one particle, not {particles}")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"the resampling threshold is a share of N between 0 and 1, not {threshold}")
+        self.model, self.particles, self.generators = model, particles, list(generators)
+        self.resample, self.threshold = resample, threshold
+        self.steps: list[Step[State]] = []
+
+    def __next__(self) -> Step[State]:
+        t = len(self.steps) + 1
+        if t == 1:
+            state = self.model.start(self.particles, self.generators)
+            active = torch.ones(len(self.generators), self.particles, dtype=torch.bool)
+            log_weights = torch.zeros(active.shape, dtype=torch.float64)
+        else:
+            last = self.steps[-1]
+            if not last.active.any():
+                raise StopIteration
+            state, active, log_weights = last.state, last.active, last.log_weights
+            if last.resampled.any():
+                state = self.model.fork(state, last.ancestors)
+                active = active.gather(1, last.ancestors)
+                # log mean w is the estimate so far: carrying it on keeps the mean weight an estimate of Z.
+                log_weights = torch.where(last.resampled[:, None], last.log_evidence[:, None], log_weights)
+            state = self.model.mutate(state, t, active, self.generators)
+        increment = self.model.log_potential(state, t).to("cpu", torch.float64)
+        if (increment.isnan() | (increment == torch.inf)).any():
+            raise ValueError(f"a log potential at step {t} is NaN or plus infinity: the model's scores are broken")
+        running = active.any(1, keepdim=True)  # a population that has ended is weighed no more
+        log_weights = torch.where(running, log_weights + increment, log_weights)
+        active = running & (log_weights > -torch.inf) & ~self.model.finished(state, t).cpu()
+        step = self.record(t, state, log_weights, active)
+        self.steps.append(step)
+        return step
+
+    def record(self, t: int, state: State, log_weights: Tensor, active: Tensor) -> Step[State]:
+        ess = effective_sample_size(log_weights)
+        due = active.any(1) & (ess <= self.threshold * self.particles * (1 + 1e-12)) & (self.threshold > 0)
+        ancestors = torch.arange(self.particles).repeat(len(self.generators), 1)
+        if due.any():
+            sources = [g for g, chosen in zip(self.generators, due.tolist(), strict=True) if chosen]
+            ancestors[due] = self.resample(normalise(log_weights[due]), uniforms(sources, self.particles))
+        return Step(t, state, log_weights, ess, log_mean_exp(log_weights), active, due, ancestors)
+
+    def run(self) -> "ParticleFilter[State]":
+        """Take all steps that are left."""
+        for _ in self:
+            pass
+        return self
+
+    @property
+    def last(self) -> Step[State]:
+        return self.steps[-1]
+
+    def lineage(self) -> Tensor:
+        """(T, P, N): the particle of step t from which the last step's particle n descends."""
+        lines = [torch.arange(self.particles).repeat(len(self.generators), 1)]
+        for step in reversed(self.steps[:-1]):
+            lines.append(step.ancestors.gather(1, lines[-1]))
+        return torch.stack(lines[::-1])
+
+
+def particle_filter(model: FeynmanKac[State], particles: int, generators: Sequence[Generator],
+                    resample: Scheme = systematic, threshold: float = 0.5) -> ParticleFilter[State]:
+    """Run a `ParticleFilter` to its end and return it: its `last` step, all its `steps`, its `lineage()`."""
+    return ParticleFilter(model, particles, generators, resample, threshold).run()
