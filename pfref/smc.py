@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Generator, Tensor
 
+from .errors import UserError
 from .randomness import uniforms
 from .resampling import Scheme, systematic
 from .weights import effective_sample_size, log_mean_exp, normalise
@@ -82,9 +83,9 @@ class ParticleFilter(Iterator[Step[State]]):
     def __init__(self, model: FeynmanKac[State], particles: int, generators: Sequence[Generator],
                  resample: Scheme = systematic, threshold: float = 0.5) -> None:
         if particles < 1:
-            raise ValueError(f"a population needs at least one particle, not {particles}")
+            raise UserError(f"a population needs at least one particle, not {particles}")
         if not 0 <= threshold <= 1:
-            raise ValueError(f"the resampling threshold is a share of N between 0 and 1, not {threshold}")
+            raise UserError(f"the resampling threshold is a share of N between 0 and 1, not {threshold}")
         self.model, self.particles, self.generators = model, particles, list(generators)
         self.resample, self.threshold = resample, threshold
         self.steps: list[Step[State]] = []
@@ -108,7 +109,7 @@ class ParticleFilter(Iterator[Step[State]]):
             state = self.model.mutate(state, t, active, self.generators)
         increment = self.model.log_potential(state, t).to("cpu", torch.float64)
         if (increment.isnan() | (increment == torch.inf)).any():
-            raise ValueError(f"a log potential at step {t} is NaN or plus infinity: the model's scores are broken")
+            raise UserError(f"a log potential at step {t} is NaN or plus infinity: the model's scores are broken")
         running = active.any(1, keepdim=True)  # a population that has ended is weighed no more
         log_weights = torch.where(running, log_weights + increment, log_weights)
         active = running & (log_weights > -torch.inf) & ~self.model.finished(state, t).cpu()

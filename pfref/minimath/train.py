@@ -101,8 +101,8 @@ def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
 
 
 def rate_at(step: int, steps: int, peak: float) -> float:
-    """Warm up over 100 steps, hold, and fall to zero over the last third."""
-    return peak * min(1.0, (step + 1) / 100, (steps - step) / (steps / 3))
+    """Warm up over 100 steps, hold, and fall to zero over the last 57 %."""
+    return peak * min(1.0, (step + 1) / 100, (steps - step) / (0.57 * steps))
 
 
 def fit(model: nn.Module, batch_at: Callable[[int], object], loss_of: Callable[[nn.Module, object], Tensor],

@@ -1,0 +1,216 @@
+"""The proposal: a language model that extends many particles by one reasoning step at a time.
+
+A step is the tokens up to and including the delimiter, or a fixed number of tokens. Steps are kept as tokens.
+The prompt is fed once per problem and forked to N particles; from then on each token is fed once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from .cache import RaggedCache
+from .errors import UserError
+from .loading import best_device, best_dtype, load_tokenizer, load_weights, locate
+from .randomness import uniforms
+from .stepping import end_tokens, match_table
+
+UNIFORMS_AT_ONCE = 64  # tokens for which a population draws its uniforms together
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """How steps are proposed. A particle cut by a limit before it is complete is *truncated*, and ruled out."""
+    temperature: float = 0.8  # 0 takes the likeliest token
+    target_temperature: float | None = None  # of the target's language model; None: the same, and nothing to weigh
+    delimiter: str = "\n\n"
+    step_tokens: int | None = None  # steps of exactly so many tokens instead of the delimiter
+    max_step_tokens: int = 1024
+    max_tokens: int = 2048  # generated tokens a particle
+    max_steps: int = 40
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or (self.target_temperature is not None and self.target_temperature <= 0):
+            raise UserError("a temperature is not negative, and the target's is positive")
+        if min(self.max_step_tokens, self.max_tokens, self.max_steps, self.step_tokens or 1) < 1:
+            raise UserError("limits on tokens and steps are at least 1")
+        if not self.delimiter:
+            raise UserError("the step delimiter is empty; give text that ends a step, such as a blank line")
+
+
+@dataclass
+class Population:
+    """P x N particles of a language model, R = P * N rows; particle (p, n) is row p * N + n."""
+    shape: tuple[int, int]  # P, N
+    cache: RaggedCache
+    logits: Tensor  # (slots, V) of each slot's next token
+    tokens: Tensor  # (R, capacity) generated tokens
+    lengths: Tensor  # (R,) generated so far
+    room: Tensor  # (R,) tokens that a row may generate in all
+    step_lengths: list[Tensor] = field(default_factory=list)  # for each step, (R,) length after it
+    texts: list[tuple[str, ...]] = field(default_factory=list)  # for each row, its steps
+    ended: Tensor = field(default_factory=lambda: torch.zeros(0))  # (R,) bool, by an end token
+    truncated: Tensor = field(default_factory=lambda: torch.zeros(0))  # (R,) bool
+    log_ratio: Tensor = field(default_factory=lambda: torch.zeros(0))  # (R,) log target / proposal of the last step
+    parents: Tensor = field(default_factory=lambda: torch.zeros(0))  # (R,) row that each row's cache is still in
+    generated: Tensor = field(default_factory=lambda: torch.zeros(0))  # (P,) tokens generated, dead branches too
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def solution(self, row: int) -> list[int]:
+        return self.tokens[row, :int(self.lengths[row])].tolist()
+
+
+class LanguageModel:
+    """A causal language model as a stepwise proposal: `LanguageModel.load("minimath-small")`."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.device = model.device
+        self.context: int = model.config.get_text_config().max_position_embeddings
+        self.vocabulary: int = model.get_output_embeddings().weight.shape[0]
+        self.end_tokens = end_tokens(model, tokenizer)
+        self.is_end = torch.zeros(self.vocabulary, dtype=torch.bool, device=self.device)
+        self.is_end[list(self.end_tokens)] = True
+        self.tables: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(cls, name: str | Path, device: str | torch.device | None = None,
+             dtype: torch.dtype | None = None) -> "LanguageModel":
+        """From a shipped name (minimath-small), a model folder, a .gguf file or a hub id."""
+        from transformers import AutoModelForCausalLM
+
+        where, place = locate(name), best_device(device)
+        return cls(load_weights(AutoModelForCausalLM, where, place, best_dtype(dtype, place)), load_tokenizer(where))
+
+    def prompt(self, problem: str, system: str | None = None) -> list[int]:
+        """The problem as the chat template puts it; its tokens, begun once."""
+        if not problem.strip():
+            raise UserError("the problem is empty; write its text")
+        if self.tokenizer.chat_template:
+            messages = [{"role": "system", "content": system}] if system else []
+            text = self.tokenizer.apply_chat_template(messages + [{"role": "user", "content": problem}],
+                                                      tokenize=False, add_generation_prompt=True)
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # the template wrote them
+        else:
+            ids = self.tokenizer((system + "\n\n" if system else "") + problem)["input_ids"]
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and unknown in ids:
+            strange = next(word for word in problem.split() if unknown in self.tokenizer(word)["input_ids"])
+            raise UserError(f"this model's tokenizer does not know {strange!r}; "
+                            "a MiniMath model reads only problems worded as MiniMath words them")
+        return ids
+
+    @torch.inference_mode()
+    def start(self, prompts: Sequence[Sequence[int]], particles: int, proposal: Proposal) -> Population:
+        """Feed P prompts once each, and fork each to N particles that have generated nothing yet."""
+        longest = max(map(len, prompts))
+        if longest >= self.context:
+            raise UserError(f"the prompt has {longest} tokens and the model's context {self.context}, which leaves no "
+                            "room for a solution; shorten the problem or take a model with a longer context")
+        counts = [len(prompt) for prompt in prompts]
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, :len(prompt)] = torch.tensor(prompt)
+        cache = RaggedCache(len(prompts), self.device)
+        last, place = torch.tensor(counts, device=self.device).sub(1).unique(return_inverse=True)
+        logits = cache.extend(self.model, ids.to(self.device), counts, logits_to_keep=last).logits
+        logits = logits[torch.arange(len(prompts), device=self.device), place]
+        slots = torch.arange(len(prompts), device=self.device).repeat_interleave(particles)
+        cache.select(slots)
+        cache.particle = torch.arange(len(slots), device=self.device)
+        room = (self.context - torch.tensor(counts, device=self.device)).clamp(max=proposal.max_tokens)[slots]
+        zeros = torch.zeros(len(slots), dtype=torch.long, device=self.device)
+        return Population((len(prompts), particles), cache, logits[slots], zeros.new_zeros(len(slots), 64), zeros, room,
+                          texts=[()] * len(slots), ended=zeros.bool(), truncated=zeros.bool(),
+                          log_ratio=torch.zeros(len(slots), dtype=torch.float64, device=self.device),
+                          parents=torch.arange(len(slots), device=self.device), generated=zeros.view(len(prompts), -1).sum(1))
+
+    def fork(self, population: Population, ancestors: Tensor) -> None:
+        """Row r becomes a copy of row ancestors[r], (R,). The caches follow when the next step needs them."""
+        p = population
+        for name in ("tokens", "lengths", "room", "ended", "truncated", "log_ratio", "parents"):
+            setattr(p, name, getattr(p, name)[ancestors])
+        p.step_lengths = [lengths[ancestors] for lengths in p.step_lengths]
+        p.texts = [p.texts[row] for row in ancestors.tolist()]
+
+    @torch.inference_mode()
+    def extend(self, population: Population, active: Tensor, proposal: Proposal, sources: Sequence[Generator]) -> None:
+        """One more step for every row in `active`, (R,); the rows of the others leave the cache."""
+        p, particles = population, population.shape[1]
+        p.logits = p.logits[p.cache.fork(p.parents, active)]
+        p.parents = torch.arange(p.rows, device=self.device)
+        p.log_ratio = torch.zeros_like(p.log_ratio)
+        table = self.match_table(proposal.delimiter)
+        limit = proposal.step_tokens or proposal.max_step_tokens
+        points = torch.zeros(p.rows, UNIFORMS_AT_ONCE, dtype=torch.float64, device=self.device)
+        working = len(p.cache.particle)
+        matched = torch.zeros(working, dtype=torch.long, device=self.device)
+        for taken in range(limit):
+            if working == 0:
+                break
+            rows = p.cache.particle[:working]
+            if taken % UNIFORMS_AT_ONCE == 0:  # only for populations still at work: none sees what the others do
+                chosen = sorted(set((rows // particles).tolist()))
+                drawn = uniforms([sources[k] for k in chosen], particles, UNIFORMS_AT_ONCE).to(self.device)
+                points.view(*p.shape, -1)[chosen] = drawn
+                p.tokens = torch.nn.functional.pad(p.tokens, (0, max(0, int(p.lengths.max()) + UNIFORMS_AT_ONCE - p.tokens.shape[1])))
+            logits = p.logits[:working]
+            token = sample(logits, proposal.temperature, points[rows, taken % UNIFORMS_AT_ONCE])
+            if proposal.target_temperature is not None:
+                p.log_ratio[rows] += log_ratio(logits, token, proposal)
+            p.tokens[rows, p.lengths[rows]] = token
+            p.lengths[rows] += 1
+            p.logits[:working] = p.cache.extend(self.model, token[:, None]).logits[:, -1]
+            matched = table[matched[:working], token]
+            complete = matched == table.shape[0] if proposal.step_tokens is None else torch.full_like(matched, taken + 1 == limit)
+            p.ended[rows] = self.is_end[token]
+            cut = ~(complete | self.is_end[token]) & (taken + 1 == limit)
+            full = ~self.is_end[token] & (p.lengths[rows] >= p.room[rows])
+            p.truncated[rows] = cut | full
+            staying = ~(complete | p.ended[rows] | p.truncated[rows])
+            if (remaining := int(staying.sum())) < working:
+                new, old = p.cache.to_front(staying)
+                p.logits[new], matched[new] = p.logits[old], matched[old]
+                working = remaining
+        self.write_texts(p, active)
+
+    def write_texts(self, population: Population, active: Tensor) -> None:
+        """Note where each row's step ends, and its text."""
+        p = population
+        before = p.step_lengths[-1] if p.step_lengths else torch.zeros_like(p.lengths)
+        p.step_lengths.append(p.lengths.clone())
+        p.generated = p.generated + (p.lengths - before).view(p.shape).sum(1)
+        starts, ends, tokens = before.tolist(), p.lengths.tolist(), p.tokens.cpu()
+        rows = active.nonzero()[:, 0].tolist()
+        steps = [tokens[row, starts[row]:ends[row]].tolist() for row in rows]
+        for row, text in zip(rows, self.tokenizer.batch_decode(steps, skip_special_tokens=True), strict=True):
+            p.texts[row] += (text,)
+
+    def match_table(self, delimiter: str) -> Tensor:
+        if delimiter not in self.tables:
+            self.tables[delimiter] = match_table(self.tokenizer, self.vocabulary, delimiter).to(self.device)
+        return self.tables[delimiter]
+
+
+def sample(logits: Tensor, temperature: float, points: Tensor) -> Tensor:
+    """One token a row by inverse CDF: (B, V) logits and (B,) uniforms -> (B,). Temperature 0 takes the likeliest."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    cumulative = torch.softmax(logits.float() / temperature, -1).cumsum(-1, dtype=torch.float64)
+    return torch.searchsorted(cumulative, (points * cumulative[:, -1])[:, None], right=True)[:, 0].clamp(
+        max=logits.shape[-1] - 1)
+
+
+def log_ratio(logits: Tensor, token: Tensor, proposal: Proposal) -> Tensor:
+    """log p_target(token) - log p_proposal(token), (B,): the price of sampling at another temperature."""
+    if proposal.temperature == 0:
+        raise UserError("temperature 0 proposes one sequence only and cannot be weighed against another temperature")
+    target = torch.log_softmax(logits.double() / proposal.target_temperature, -1)
+    source = torch.log_softmax(logits.double() / proposal.temperature, -1)
+    return (target - source).gather(1, token[:, None])[:, 0]

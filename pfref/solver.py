@@ -1,0 +1,123 @@
+"""Solve problems: run the particle filter on the reasoning model and choose an answer, by name."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .answers import boxed, vote
+from .errors import UserError
+from .lm import LanguageModel, Proposal
+from .prm import RewardModel
+from .randomness import generator, uniforms
+from .reasoning import Reasoning, Thoughts
+from .resampling import SCHEMES, inverse_cdf
+from .smc import ParticleFilter, Step
+
+CHOICES = ("argmax", "vote", "draw")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counted, not estimated. The calls and the seconds are those of the whole batch."""
+    prompt_tokens: int  # fed once
+    generated_tokens: int
+    scored_tokens: int  # through the reward model: its prompt, the steps and their separators
+    lm_calls: int
+    prm_calls: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Particle:
+    steps: tuple[str, ...]
+    answer: str | None
+    weight: float  # normalised
+    reward: float  # log-odds of the whole solution
+    finished: bool
+
+    @property
+    def text(self) -> str:
+        return "".join(self.steps)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One population's history, for a picture: T steps of N particles."""
+    log_weights: torch.Tensor  # (T, N)
+    ess: torch.Tensor  # (T,)
+    ancestors: torch.Tensor  # (T, N) parents of the next step's particles
+    active: torch.Tensor  # (T, N)
+
+
+@dataclass(frozen=True)
+class Solution:
+    problem: str
+    answer: str | None  # the chosen particle's, or the vote's
+    chosen: Particle
+    particles: list[Particle]
+    votes: dict[str, float]  # answer -> share of the weight
+    log_evidence: float
+    trace: Trace
+    cost: Cost
+
+
+def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, particles: int = 16, *, seed: int = 0,
+          proposal: Proposal | None = None, potential: str = "odds", tau: float = 1.0, finished: str = "absorbed",
+          resampling: str = "systematic", threshold: float = 0.5, choose: str = "argmax", system: str | None = None,
+          watch: Callable[[Step[Thoughts]], None] | None = None) -> "Solution | list[Solution]":
+    """Solve one problem, or several as one batch, with a population of `particles` each.
+
+    choose  `argmax`: the finished particle that the reward model scores highest, as in the paper;
+            `vote`: the answer with most weight;   `draw`: one particle by weight, a sample of the target
+    watch   is called with every step of the filter
+    seed    each problem draws from its own generator, seeded by `seed`, its text and how often that text came before:
+            the same seed gives the same particles whatever else is in the batch
+
+    Raises UserError if an argument is wrong, or if every particle of a problem was ruled out.
+    """
+    if choose not in CHOICES:
+        raise UserError(f"there is no choice {choose!r}; choose one of {', '.join(CHOICES)}")
+    if resampling not in SCHEMES:
+        raise UserError(f"there is no resampling scheme {resampling!r}; choose one of {', '.join(SCHEMES)}")
+    alone = isinstance(problems, str)
+    texts = [problems] if alone else list(problems)
+    began = time.perf_counter()
+    model = Reasoning(lm, prm, texts, proposal, potential, tau, finished, system)
+    sources = [generator(seed, text, texts[:k].count(text)) for k, text in enumerate(texts)]
+    run = ParticleFilter(model, particles, sources, SCHEMES[resampling], threshold)
+    for step in run:
+        if watch:
+            watch(step)
+    seconds = time.perf_counter() - began
+    points = uniforms(sources, 1)
+    found = [finish(run, model, p, choose, points[p], seconds) for p in range(len(texts))]
+    return found[0] if alone else found
+
+
+def finish(run: ParticleFilter[Thoughts], model: Reasoning, p: int, choose: str, point: torch.Tensor,
+           seconds: float) -> Solution:
+    """Read population p of a run that has ended, and choose its answer."""
+    state, n = run.last.state, run.particles
+    rows, weights = range(p * n, (p + 1) * n), run.last.weights[p]
+    if not weights.sum() > 0:
+        cut = int(state.population.truncated[p * n:(p + 1) * n].sum())
+        raise UserError(f"no particle of problem {p + 1} is left: {cut} of {n} met a limit of length before an answer; "
+                        "raise the limits on steps and tokens, or take more particles")
+    finished, z = state.finished.tolist(), state.z.tolist()
+    members = [Particle(state.population.texts[row], boxed("".join(state.population.texts[row])), float(weights[k]), z[row],
+                        finished[row]) for k, row in enumerate(rows)]
+    votes = vote([m.answer for m in members], weights.tolist())
+    if choose == "draw":
+        chosen = members[int(inverse_cdf(weights, point))]
+    elif choose == "vote" and votes:
+        chosen = max((m for m in members if m.answer == next(iter(votes))), key=lambda m: m.weight)
+    else:
+        chosen = max((m for m in members if m.weight > 0), key=lambda m: m.reward)
+    trace = Trace(*(torch.stack([getattr(step, name)[p] for step in run.steps])
+                    for name in ("log_weights", "ess", "ancestors", "active")))
+    population, judgement = state.population, state.judgement
+    cost = Cost(len(model.prompts[p]), int(population.generated[p]), int(judgement.scored[p]),
+                population.cache.calls, judgement.cache.calls, seconds)
+    return Solution(model.problems[p], chosen.answer, chosen, members, votes, float(run.last.log_evidence[p]), trace, cost)
