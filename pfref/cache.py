@@ -6,6 +6,7 @@ row's own position, so rows of unequal length need no padding between their toke
 work fill the first slots, and `extend` runs the model over the next tokens of the first slots.
 """
 
+import functools
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -45,7 +46,7 @@ class RaggedCache(Cache):
         self.place = (torch.arange(rows, device=ids.device)[:, None] * self.capacity + position).flatten()
         visible = torch.arange(self.reach, device=ids.device) <= position[:, None, :, None]  # (B, 1, width, reach)
         output = model(input_ids=ids, attention_mask=visible, position_ids=position, use_cache=True,
-                       **{cache_argument(model): self}, **options)
+                       **{cache_argument(type(model)): self}, **options)
         self.lengths[:rows] += 1 if counts is None else torch.tensor(counts, device=ids.device)
         self.tokens += rows * width if counts is None else sum(counts)
         self.calls += 1
@@ -106,6 +107,7 @@ class RaggedCache(Cache):
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
 
-def cache_argument(model: nn.Module) -> str:
+@functools.cache
+def cache_argument(kind: type[nn.Module]) -> str:
     """transformers 5.24 renamed a model's `past_key_values` to `cache`."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"

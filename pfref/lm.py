@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from .cache import RaggedCache
 from .errors import UserError
 from .loading import best_device, best_dtype, load_tokenizer, load_weights, locate
 from .randomness import uniforms
-from .stepping import end_tokens, match_table
+from .stepping import BLANK, complete_state, end_tokens, match_table
 
 UNIFORMS_AT_ONCE = 64  # tokens for which a population draws its uniforms together
 
@@ -142,43 +142,57 @@ class LanguageModel:
     @torch.inference_mode()
     def extend(self, population: Population, active: Tensor, proposal: Proposal, sources: Sequence[Generator]) -> None:
         """One more step for every row in `active`, (R,); the rows of the others leave the cache."""
-        p, particles = population, population.shape[1]
+        p = population
         p.logits = p.logits[p.cache.fork(p.parents, active)]
         p.parents = torch.arange(p.rows, device=self.device)
         p.log_ratio = torch.zeros_like(p.log_ratio)
-        table = self.match_table(proposal.delimiter)
-        limit = proposal.step_tokens or proposal.max_step_tokens
-        points = torch.zeros(p.rows, UNIFORMS_AT_ONCE, dtype=torch.float64, device=self.device)
-        working = len(p.cache.particle)
-        matched = torch.zeros(working, dtype=torch.long, device=self.device)
-        for taken in range(limit):
-            if working == 0:
-                break
+        working = len(p.cache.particle)  # the first slots hold the rows whose step goes on
+        matched = torch.full((working,), BLANK, device=self.device)
+        taken = 0  # tokens of this step
+        while working > 0:
             rows = p.cache.particle[:working]
-            if taken % UNIFORMS_AT_ONCE == 0:  # only for populations still at work: none sees what the others do
-                chosen = sorted(set((rows // particles).tolist()))
-                drawn = uniforms([sources[k] for k in chosen], particles, UNIFORMS_AT_ONCE).to(self.device)
-                points.view(*p.shape, -1)[chosen] = drawn
-                p.tokens = torch.nn.functional.pad(p.tokens, (0, max(0, int(p.lengths.max()) + UNIFORMS_AT_ONCE - p.tokens.shape[1])))
-            logits = p.logits[:working]
-            token = sample(logits, proposal.temperature, points[rows, taken % UNIFORMS_AT_ONCE])
+            if taken % UNIFORMS_AT_ONCE == 0:
+                points = self.draw_points(p, rows, sources)
+            token = sample(p.logits[:working], proposal.temperature, points[rows, taken % UNIFORMS_AT_ONCE])
             if proposal.target_temperature is not None:
-                p.log_ratio[rows] += log_ratio(logits, token, proposal)
+                p.log_ratio[rows] += log_ratio(p.logits[:working], token, proposal)
             p.tokens[rows, p.lengths[rows]] = token
             p.lengths[rows] += 1
+            taken += 1
             p.logits[:working] = p.cache.extend(self.model, token[:, None]).logits[:, -1]
-            matched = table[matched[:working], token]
-            complete = matched == table.shape[0] if proposal.step_tokens is None else torch.full_like(matched, taken + 1 == limit)
-            p.ended[rows] = self.is_end[token]
-            cut = ~(complete | self.is_end[token]) & (taken + 1 == limit)
-            full = ~self.is_end[token] & (p.lengths[rows] >= p.room[rows])
-            p.truncated[rows] = cut | full
-            staying = ~(complete | p.ended[rows] | p.truncated[rows])
+            matched = self.match_table(proposal.delimiter)[matched[:working], token]
+            staying = self.goes_on(p, rows, token, matched, taken, proposal)
             if (remaining := int(staying.sum())) < working:
                 new, old = p.cache.to_front(staying)
                 p.logits[new], matched[new] = p.logits[old], matched[old]
                 working = remaining
         self.write_texts(p, active)
+
+    def draw_points(self, population: Population, rows: Tensor, sources: Sequence[Generator]) -> Tensor:
+        """Uniforms for the next tokens, (R, UNIFORMS_AT_ONCE), and room for these tokens.
+
+        Only populations that are still at work draw, each from its own generator and for all its particles:
+        what one population draws does not depend on the others.
+        """
+        p, particles = population, population.shape[1]
+        missing = int(p.lengths.max()) + UNIFORMS_AT_ONCE - p.tokens.shape[1]
+        p.tokens = nn.functional.pad(p.tokens, (0, max(0, missing)))
+        points = torch.zeros(*p.shape, UNIFORMS_AT_ONCE, dtype=torch.float64, device=self.device)
+        chosen = (rows // particles).unique().tolist()
+        points[chosen] = uniforms([sources[k] for k in chosen], particles, UNIFORMS_AT_ONCE).to(self.device)
+        return points.view(p.rows, -1)
+
+    def goes_on(self, population: Population, rows: Tensor, token: Tensor, matched: Tensor, taken: int,
+                proposal: Proposal) -> Tensor:
+        """Which of `rows` need another token for this step; notes which have ended and which a limit cut."""
+        p, ended = population, self.is_end[token]
+        if proposal.step_tokens is None:
+            complete, cut = matched == complete_state(proposal.delimiter), taken >= proposal.max_step_tokens
+        else:
+            complete, cut = torch.full_like(ended, taken >= proposal.step_tokens), False
+        p.ended[rows] = ended
+        p.truncated[rows] = ~ended & ((~complete & cut) | (p.lengths[rows] >= p.room[rows]))
+        return ~(complete | ended | p.truncated[rows])
 
     def write_texts(self, population: Population, active: Tensor) -> None:
         """Note where each row's step ends, and its text."""

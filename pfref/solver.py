@@ -115,7 +115,8 @@ def finish(run: ParticleFilter[Thoughts], model: Reasoning, p: int, choose: str,
         chosen = max((m for m in members if m.answer == next(iter(votes))), key=lambda m: m.weight)
     else:
         chosen = max((m for m in members if m.weight > 0), key=lambda m: m.reward)
-    trace = Trace(*(torch.stack([getattr(step, name)[p] for step in run.steps])
+    own = 1 + sum(bool(step.active[p].any()) for step in run.steps)  # steps until this population ended
+    trace = Trace(*(torch.stack([getattr(step, name)[p] for step in run.steps[:own]])
                     for name in ("log_weights", "ess", "ancestors", "active")))
     population, judgement = state.population, state.judgement
     cost = Cost(len(model.prompts[p]), int(population.generated[p]), int(judgement.scored[p]),

@@ -9,12 +9,12 @@ BLANK = 0  # the state at a step's start: nothing but white space so far
 
 
 def match_table(tokenizer: Any, vocabulary: int, delimiter: str) -> Tensor:
-    """(states, V): from a state and a token to the next state; `states` itself means that the step is complete.
+    """(states, V): from a state and a token to the next state, up to `complete_state`.
 
     State BLANK has seen only white space, so a stray delimiter at its start makes no empty step. State 1 + k has seen
     text of which the last k characters begin the delimiter, so a delimiter is found across tokens too.
     """
-    states = 1 + len(delimiter)
+    states = complete_state(delimiter)
     table = torch.empty(states, vocabulary, dtype=torch.long)
     texts = tokenizer.batch_decode([[token] for token in range(min(vocabulary, len(tokenizer)))])
     texts += [""] * (vocabulary - len(texts))
@@ -24,6 +24,11 @@ def match_table(tokenizer: Any, vocabulary: int, delimiter: str) -> Tensor:
         for state in range(states):
             table[state, token] = advance(state, texts[token], delimiter)
     return table
+
+
+def complete_state(delimiter: str) -> int:
+    """The state in which the delimiter has been seen whole."""
+    return 1 + len(delimiter)
 
 
 def advance(state: int, text: str, delimiter: str) -> int:
@@ -36,7 +41,7 @@ def advance(state: int, text: str, delimiter: str) -> int:
         seen = delimiter[:state - 1]
     seen += text
     if delimiter in seen:
-        return 1 + len(delimiter)
+        return complete_state(delimiter)
     overlaps = (k for k in range(len(delimiter) - 1, 0, -1) if seen.endswith(delimiter[:k]))
     return 1 + next(overlaps, 0)
 

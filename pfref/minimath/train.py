@@ -2,8 +2,9 @@
 
     python -m pfref.minimath.train small      # the policy
     python -m pfref.minimath.train large      # the language model to beat
-    python -m pfref.minimath.train prm        # starts from the large one; needs both
-    python -m pfref.minimath.train export     # half precision, into the package
+    python -m pfref.minimath.train prm        # starts from the large one; learns on the small one's samples
+
+Each ends by writing its model in half precision into the package, under pfref/minimath/.
 
 Every run saves once a minute under --folder and goes on from there when it is started again.
 Batches are drawn from --seed and their number, so a run that was cut off sees the same data.
@@ -14,6 +15,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,11 +23,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from ..lm import LanguageModel
+from ..loading import SHIPPED
+from ..prm import new_head
+from .export import export_language_model, export_reward_model, trained
+from .mistakes import Example, corrupted, sampled, unseen_problem
 from .problems import DELIMITER, LEVELS, draw, evaluate, load_set, write_steps
 from .tokenizer import build
 
 SIZES = {"small": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),
          "large": dict(hidden_size=192, num_hidden_layers=6, intermediate_size=512)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a shipped model was trained: batches of 32 rows, one thread."""
+    steps: int  # over which the schedule runs
+    stop: int  # the small model stops early, so that it stays honestly imperfect
+    rate: float
+    seed: int
+
+
+RECIPES = {"small": Recipe(2600, 1930, 1e-2, 1), "large": Recipe(5000, 5000, 8e-3, 2), "prm": Recipe(2400, 2400, 3e-3, 3)}
 IGNORED = -100  # a target that carries no loss
 
 Batch = tuple[Tensor, Tensor]  # token ids and targets, both (rows, length)
@@ -43,6 +62,11 @@ def prompt_text(problem: str) -> str:
     return f"<|user|>{problem}<|assistant|>"  # what the chat template writes
 
 
+def unseen() -> set[str]:
+    """The fixed sets' problems, which no training sees."""
+    return {p.problem for name in ("minimath500", "miniaime") for p in load_set(name)}
+
+
 def pad(rows: list[list[int]], value: int) -> Tensor:
     width = max(map(len, rows))
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])
@@ -50,13 +74,13 @@ def pad(rows: list[list[int]], value: int) -> Tensor:
 
 def language_batches(tokenizer: PreTrainedTokenizerFast, rows: int, seed: int) -> Callable[[int], Batch]:
     """Problems with their reference solutions; only solution tokens carry loss."""
-    unseen = {p.problem for name in ("minimath500", "miniaime") for p in load_set(name)}
+    held_out = unseen()
 
     def examples(rng: random.Random, count: int) -> list[tuple[list[int], list[int]]]:
         prompts, solutions = [], []
         while len(prompts) < count:
             _, text, program = draw(rng, rng.choice(LEVELS))
-            if text not in unseen:
+            if text not in held_out:
                 prompts.append(prompt_text(text))
                 solutions.append(DELIMITER.join(write_steps(program, evaluate(program))) + tokenizer.eos_token)
         pairs = zip(tokenizer(prompts)["input_ids"], tokenizer(solutions)["input_ids"], strict=True)
@@ -106,10 +130,10 @@ def rate_at(step: int, steps: int, peak: float) -> float:
 
 
 def fit(model: nn.Module, batch_at: Callable[[int], object], loss_of: Callable[[nn.Module, object], Tensor],
-        folder: Path, steps: int, rate: float, report: Callable[[nn.Module], str], label: str) -> None:
-    """Train to `steps`, saving once a minute under `folder` and continuing from what is there."""
+        folder: Path, recipe: Recipe, report: Callable[[nn.Module], str], label: str) -> None:
+    """Train to `recipe.stop`, saving once a minute under `folder` and continuing from what is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    solvers = optimizers(model, rate)
+    solvers = optimizers(model, recipe.rate)
     state_file, record_file = folder / "training.safetensors", folder / "training.json"
     first, seconds, lines = 0, 0.0, []
     if record_file.exists():
@@ -117,19 +141,19 @@ def fit(model: nn.Module, batch_at: Callable[[int], object], loss_of: Callable[[
         first, seconds, lines = record["step"], record["seconds"], record["lines"]
         restore(model, solvers, load_file(state_file))
     started = saved = time.time()
-    for step in range(first, steps):
+    for step in range(first, recipe.stop):
         for solver in solvers:
             for group in solver.param_groups:
-                group["lr"] = rate_at(step, steps, rate)
+                group["lr"] = rate_at(step, recipe.steps, recipe.rate)
         loss = loss_of(model, batch_at(step))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for solver in solvers:
             solver.step()
             solver.zero_grad()
-        if time.time() - saved > 60 or step + 1 == steps:
+        if time.time() - saved > 60 or step + 1 == recipe.stop:
             saved = time.time()
-            line = f"{label} step {step + 1}/{steps} {seconds + saved - started:.0f} s loss {loss.item():.3f} {report(model)}"
+            line = f"{label} step {step + 1}/{recipe.stop} {seconds + saved - started:.0f} s loss {loss.item():.3f} {report(model)}"
             print(line, flush=True)
             lines.append(line)
             save_file(snapshot(model, solvers), state_file)
@@ -184,26 +208,92 @@ def step_accuracy(tokenizer: PreTrainedTokenizerFast, rows: int = 300) -> Callab
     return report
 
 
-def train_language_model(size: str, folder: Path, steps: int, rate: float, rows: int, seed: int) -> None:
+def train_language_model(size: str, folder: Path, recipe: Recipe, rows: int) -> Qwen2ForCausalLM:
     tokenizer = build()
-    torch.manual_seed(seed)
+    torch.manual_seed(recipe.seed)
     model = new_model(size, tokenizer)
-    fit(model, language_batches(tokenizer, rows, seed), language_loss, folder / size, steps, rate,
+    fit(model, language_batches(tokenizer, rows, recipe.seed), language_loss, folder / size, recipe,
         step_accuracy(tokenizer), size)
+    return model
+
+
+class Judge(nn.Module):
+    """A reward model in training: a body and Qwen2.5-Math-PRM's head."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body, self.head = body, new_head(body.config.hidden_size)
+
+
+def judge_batches(tokenizer: PreTrainedTokenizerFast, samples: list[Example], rows: int, seed: int) -> Callable[[int], Batch]:
+    """Half references with mistakes, half samples; the verdicts stand at the separators."""
+    held_out = unseen()
+    separator = tokenizer.convert_tokens_to_ids("<extra_0>")
+
+    def examples(rng: random.Random, count: int) -> list[tuple[list[int], list[int]]]:
+        chosen = rng.sample(samples, count // 2)
+        chosen += [corrupted(rng, *unseen_problem(rng, held_out)) for _ in range(count - len(chosen))]
+        texts = [prompt_text(problem) + "".join(step + "<extra_0>" for step in steps) for problem, steps, _ in chosen]
+        found = []
+        for ids, (_, _, verdicts) in zip(tokenizer(texts)["input_ids"], chosen, strict=True):
+            verdict = iter(verdicts)
+            found.append((ids, [int(next(verdict)) if token == separator else IGNORED for token in ids]))
+        return found
+
+    return by_length(examples, rows, tokenizer.pad_token_id, seed)
+
+
+def judge_loss(judge: Judge, batch: Batch) -> Tensor:
+    ids, verdicts = batch
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = judge.body(input_ids=ids).last_hidden_state
+    kept = verdicts != IGNORED
+    return nn.functional.cross_entropy(judge.head(hidden[kept].float()), verdicts[kept])
+
+
+def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> Callable[[nn.Module], str]:
+    """The loss on held-back samples: guessing their share of right steps costs about 0.69."""
+    batches = judge_batches(tokenizer, samples, 256, seed=-1)
+
+    @torch.no_grad()
+    def report(judge: nn.Module) -> str:
+        return f"held-back loss {judge_loss(judge, batches(0)).item():.3f}"
+
+    return report
+
+
+def train_judge(folder: Path, recipe: Recipe, rows: int) -> Judge:
+    tokenizer = build()
+    torch.manual_seed(recipe.seed)
+    judge = Judge(trained(new_model("large", tokenizer), folder / "large").model.train())
+    samples_file = folder / "samples.json"
+    if not samples_file.exists():
+        folder.joinpath("prm").mkdir(parents=True, exist_ok=True)
+        lm = LanguageModel.load("minimath-small")
+        samples_file.write_text(json.dumps(sampled(lm, 40_000, recipe.seed, unseen())))
+    samples = json.loads(samples_file.read_text())
+    fit(judge, judge_batches(tokenizer, samples[4096:], rows, recipe.seed), judge_loss, folder / "prm", recipe,
+        judge_report(tokenizer, samples[:4096]), "prm")
+    return judge
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["small", "large"])
+    parser.add_argument("what", choices=[*SIZES, "prm"])
     parser.add_argument("--folder", type=Path, default=Path("training"))
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="where to write the finished model")
+    parser.add_argument("--rows", type=int, default=32)
+    for name, kind in (("steps", int), ("stop", int), ("rate", float), ("seed", int)):
+        parser.add_argument(f"--{name}", type=kind, help="default: as the shipped model was trained")
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    train_language_model(a.what, a.folder, a.steps, a.rate, a.rows, a.seed)
+    recipe = replace(RECIPES[a.what], **{n: v for n in ("steps", "stop", "rate", "seed") if (v := getattr(a, n)) is not None})
+    if a.what == "prm":
+        judge = train_judge(a.folder, recipe, a.rows)
+        export_reward_model(judge.body, judge.head, build(), a.out / a.what)
+    else:
+        export_language_model(train_language_model(a.what, a.folder, recipe, a.rows), build(), a.out / a.what)
 
 
 if __name__ == "__main__":

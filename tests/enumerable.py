@@ -1,0 +1,109 @@
+"""A world small enough to sum: a random transformer over four tokens, and a random reward model.
+
+Everything here is worked out by plain enumeration and full forward passes: no cache, no filter.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
+
+from pfref.lm import LanguageModel, Proposal
+from pfref.prm import FAMILIES, RewardModel, new_head
+
+PROBLEM = "abba"
+PROPOSAL = Proposal(temperature=1.5, max_step_tokens=3, max_tokens=7, max_steps=4)
+END, DELIMITER = 0, 1
+FAMILY = FAMILIES["Qwen2ForProcessRewardModel"]
+
+
+def tokenizer_of(*extra: str) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordLevel({t: k for k, t in enumerate(["<e>", "\n\n", "a", "b", *extra])}, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n|."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<e>", additional_special_tokens=list(extra),
+                                   clean_up_tokenization_spaces=False,
+                                   chat_template="{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}")
+
+
+@lru_cache
+def world(seed: int = 3, aggregation: str = "last") -> tuple[LanguageModel, RewardModel]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+                     num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3)
+        lm = LlamaForCausalLM(LlamaConfig(vocab_size=4, eos_token_id=END, bos_token_id=None, **sizes))
+        body, head = Qwen2Model(Qwen2Config(vocab_size=5, **sizes)), new_head(16)
+        for p in head.parameters():
+            nn.init.normal_(p, std=0.4)
+    return (LanguageModel(lm.eval(), tokenizer_of()),
+            RewardModel(body.eval(), head.eval(), tokenizer_of("<extra_0>"), FAMILY, aggregation))
+
+
+@dataclass
+class Path:
+    steps: tuple[tuple[int, ...], ...]
+    log_p: float  # under the language model at the proposal's temperature
+    z: tuple[float, ...]  # log-odds after each step; an end token alone is no new step
+
+
+def split(tokens: tuple[int, ...], proposal: Proposal) -> tuple[tuple[int, ...], ...] | None:
+    """The steps of a complete sequence; None if a limit cuts it."""
+    steps, current = [], ()
+    for token in tokens:
+        current += (token,)
+        if len(current) > proposal.max_step_tokens:
+            return None
+        if token == END or (token == DELIMITER and set(current) - {DELIMITER}):
+            steps.append(current)
+            current = ()
+        elif len(current) == proposal.max_step_tokens:
+            return None
+    return tuple(steps) if len(steps) <= proposal.max_steps and not current else None
+
+
+@torch.no_grad()
+def enumerate_paths(lm: LanguageModel, prm: RewardModel, proposal: Proposal = PROPOSAL, problem: str = PROBLEM,
+                    temperature: float | None = None) -> list[Path]:
+    """Every complete solution within the limits, with its probability and scores by full forward passes."""
+    prompt = lm.prompt(problem)
+    found, frontier = [], [((), 0.0)]
+    for _ in range(proposal.max_tokens):
+        ids = torch.tensor([prompt + list(tokens) for tokens, _ in frontier])
+        log_p = torch.log_softmax(lm.model(input_ids=ids).logits[:, -1].double() / (temperature or proposal.temperature), -1)
+        grown = [(tokens + (k,), log + float(row[k])) for (tokens, log), row in zip(frontier, log_p, strict=True) for k in range(4)]
+        found += [(tokens, log) for tokens, log in grown if tokens[-1] == END]
+        frontier = [(tokens, log) for tokens, log in grown if tokens[-1] != END]
+    complete = [(steps, log) for tokens, log in found if (steps := split(tokens, proposal)) is not None]
+    return [Path(steps, log, scores(prm, steps, problem)) for steps, log in complete]
+
+
+def scores(prm: RewardModel, steps: tuple[tuple[int, ...], ...], problem: str) -> tuple[float, ...]:
+    """Each prefix's log-odds from one pass over the whole text."""
+    ids, z = prm.prompt(problem), []
+    for k, step in enumerate(steps):
+        text = [t for t in step if t != END]
+        while text and text[0] == DELIMITER:
+            text = text[1:]
+        while text and text[-1] == DELIMITER:
+            text = text[:-1]
+        if not text and step[-1] == END and k > 0:
+            z.append(z[-1])
+            continue
+        ids = ids + text + [prm.separator]
+        hidden = prm.body(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        logits = prm.head(hidden)
+        z.append(float(logits[1] - logits[0]))
+    return tuple(z)
+
+
+def log_target(path: Path, potential: str, tau: float = 1.0) -> float:
+    """log of p(x) times the potentials, by the definitions on the notation page."""
+    r = [1 / (1 + torch.tensor(-z, dtype=torch.float64).exp()) for z in path.z]
+    if potential == "telescoping":
+        return path.log_p + float(r[-1].log()) / tau
+    factors: list[Tensor] = [x / (1 - x) if potential == "odds" else x for x in r]
+    return path.log_p + sum(float(f.log()) for f in factors) / tau
