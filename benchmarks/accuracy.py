@@ -1,0 +1,75 @@
+"""Accuracy against budget on MiniMATH-500: `python -m benchmarks.accuracy --out book/results/accuracy.json`.
+
+Every method uses the same two models. Intervals resample problems; a problem's value is its mean over the seeds.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pfref import LanguageModel, RewardModel, Solution, solve
+from pfref.baselines import best_of, greedy, majority, weighted_best_of
+from pfref.minimath.problems import Problem, load_set
+from pfref.records import bootstrap, write_record
+
+BATCH = 20
+
+
+def run(problems: list[Problem], lm: LanguageModel, prm: RewardModel, n: int, seed: int, **options: object) -> list[Solution]:
+    texts = [p.problem for p in problems]
+    return [found for k in tqdm(range(0, len(texts), BATCH), desc=f"N {n}, seed {seed}, {options}", leave=False)
+            for found in solve(texts[k:k + BATCH], lm, prm, n, seed=seed, **options)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("book/results/accuracy.json"))
+    parser.add_argument("--set", default="minimath500", choices=["minimath500", "miniaime"])
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--variants", action="store_true", help="also other potentials, schemes and thresholds at N = 16")
+    a = parser.parse_args()
+    lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
+    problems = load_set(a.set)[:a.rows]
+    texts, rows = [p.problem for p in problems], []
+
+    def note(method: str, n: int, answers: list[list[str | None]], tokens: float) -> None:
+        values = [sum(seed[k] == p.answer for seed in answers) / len(answers) for k, p in enumerate(problems)]
+        mean, low, high = bootstrap(values)
+        levels = {str(v): sum(x for x, p in zip(values, problems) if p.level == v) / sum(p.level == v for p in problems)
+                  for v in sorted({p.level for p in problems})}
+        rows.append(dict(method=method, n=n, accuracy=mean, low=low, high=high, tokens_per_problem=tokens, levels=levels))
+        print(f"{method:<28} N {n:>3}  {mean:.3f} [{low:.3f}, {high:.3f}]  {tokens:.0f} tokens a problem", flush=True)
+
+    def filtered(method: str, n: int, **options: object) -> None:
+        runs = [run(problems, lm, prm, n, seed, **options) for seed in range(a.seeds)]
+        tokens = sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
+        note(method, n, [[s.answer for s in seed] for seed in runs], tokens)
+
+    note("greedy", 1, [greedy(texts, lm)], 0.0)
+    note("large model, greedy", 1, [greedy(texts, LanguageModel.load("minimath-large"))], 0.0)
+    choices: dict[str, Callable[[Solution], str | None]] = {
+        "best-of-N": best_of, "weighted best-of-N": weighted_best_of, "majority": majority}
+    for n in a.sizes:
+        runs = [run(problems, lm, prm, n, seed, threshold=0.0) for seed in range(a.seeds)]
+        tokens = sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
+        for method, choice in choices.items():
+            note(method, n, [[choice(s) for s in seed] for seed in runs], tokens)
+        filtered("particle filter", n)
+    if a.variants:
+        filtered("vote", 16, choose="vote")
+        filtered("draw", 16, choose="draw")
+        filtered("multinomial at every step", 16, resampling="multinomial", threshold=1.0)
+        filtered("threshold 1", 16, threshold=1.0)
+        filtered("score", 16, potential="score")
+        filtered("telescoping", 16, potential="telescoping")
+        filtered("reweighted", 16, finished="reweighted")
+    write_record(a.out, "python -m benchmarks.accuracy", dict(rows=rows), set=a.set, problems=len(problems), seeds=a.seeds,
+                 temperature=0.8, model="minimath-small", reward_model="minimath-prm")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What the particle filter is compared with: greedy decoding, and choices among independent samples.
+
+Independent samples are the same filter with its resampling turned off, so all methods share one code path.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .answers import boxed, vote
+from .lm import LanguageModel, Proposal
+from .prm import RewardModel
+from .randomness import generator
+from .solver import Solution, solve
+
+
+def greedy(problems: Sequence[str], lm: LanguageModel, max_tokens: int = 2048, system: str | None = None) -> list[str | None]:
+    """The answer of the likeliest token at every place, one for each problem; no reward model."""
+    proposal = Proposal(temperature=0, max_tokens=max_tokens, max_step_tokens=max_tokens)
+    population = lm.start([lm.prompt(problem, system) for problem in problems], 1, proposal)
+    sources = [generator(problem) for problem in problems]
+    while (active := ~(population.ended | population.truncated)).any():
+        lm.extend(population, active, proposal, sources)
+    return [boxed("".join(steps)) for steps in population.texts]
+
+
+def independent(problems: Sequence[str], lm: LanguageModel, prm: RewardModel, samples: int, **options: Any) -> list[Solution]:
+    """N samples of each problem that never meet: `solve` with threshold 0. Its argmax is best-of-N."""
+    return solve(list(problems), lm, prm, samples, threshold=0.0, **options)
+
+
+def best_of(solution: Solution) -> str | None:
+    """Best-of-N: the answer of the sample that the reward model scores highest (Cobbe et al. 2021)."""
+    finished = [p for p in solution.particles if p.finished]
+    return max(finished, key=lambda p: p.reward).answer if finished else None
+
+
+def weighted_best_of(solution: Solution) -> str | None:
+    """The answer with the largest sum of scores r (Li et al. 2023)."""
+    finished = [p for p in solution.particles if p.finished]
+    scores = torch.sigmoid(torch.tensor([p.reward for p in finished], dtype=torch.float64)).tolist()
+    return next(iter(vote([p.answer for p in finished], scores)), None)
+
+
+def majority(solution: Solution) -> str | None:
+    """Self-consistency: the commonest answer, without the reward model (Wang et al. 2023)."""
+    finished = [p for p in solution.particles if p.finished]
+    return next(iter(vote([p.answer for p in finished], [1.0] * len(finished))), None)

@@ -1,0 +1,64 @@
+"""The main job on the embedded world: `python -m pfref.demo`.
+
+Solves a slice of MiniMATH-500 by greedy decoding, by best-of-16 and by a 16-particle filter with the same two
+models, prints what each reached and cost, and draws the genealogy of one solved problem.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+from transformers.utils import logging
+
+from . import LanguageModel, RewardModel, Solution, solve
+from .baselines import greedy
+from .minimath.problems import load_set
+from .plots import save_genealogy
+from .records import bootstrap
+
+BATCH = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100, help="problems (default: 100, a fifth of MiniMATH-500)")
+    parser.add_argument("-n", "--particles", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path, default=Path("genealogy.png"))
+    a = parser.parse_args()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
+    problems = load_set("minimath500")[:a.rows]
+    texts, truth = [p.problem for p in problems], [p.answer for p in problems]
+    print(f"{len(problems)} problems of MiniMATH-500, levels 1 to 5, the same two models throughout\n")
+
+    began = time.perf_counter()
+    guesses = greedy(texts, lm)
+    seconds = {"greedy": time.perf_counter() - began}
+    hits = {"greedy": [guess == right for guess, right in zip(guesses, truth, strict=True)]}
+    tokens: dict[str, int | None] = {"greedy": None}
+    runs: dict[str, list[Solution]] = {}
+    for name, options in ((f"best of {a.particles}", {"threshold": 0.0}), (f"particle filter, {a.particles}", {})):
+        began = time.perf_counter()
+        runs[name] = [found for k in tqdm(range(0, len(texts), BATCH), desc=name, leave=False)
+                      for found in solve(texts[k:k + BATCH], lm, prm, a.particles, seed=a.seed, **options)]
+        seconds[name] = time.perf_counter() - began
+        hits[name] = [found.answer == right for found, right in zip(runs[name], truth, strict=True)]
+        tokens[name] = sum(found.cost.generated_tokens for found in runs[name])
+    print(f"{'method':<22}{'accuracy':>9}  {'95 % interval':<16}{'generated tokens':>17}{'seconds':>9}")
+    for name in hits:
+        mean, low, high = bootstrap(hits[name])
+        print(f"{name:<22}{mean:>9.1%}  {f'{low:.1%} to {high:.1%}':<16}{tokens[name] or '':>17}{seconds[name]:>9.1f}")
+    best, filtered = list(hits)[1:]
+    mean, low, high = bootstrap([float(x) - float(y) for x, y in zip(hits[filtered], hits[best], strict=True)])
+    print(f"\nThe filter minus best of {a.particles}, problem by problem: {mean:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}.")
+    gained = [k for k in range(len(texts)) if hits[filtered][k] and not hits[best][k]]
+    shown = max(gained or range(len(texts)), key=lambda k: len(runs[filtered][k].trace.ess))
+    save_genealogy(runs[filtered][shown], a.plot)
+    print(f"\n{texts[shown]}\n\n{runs[filtered][shown].chosen.text}\n\nIts {a.particles} particles are drawn in {a.plot}.")
+
+
+if __name__ == "__main__":
+    main()
