@@ -35,7 +35,7 @@ class Proposal:
     def __post_init__(self) -> None:
         if self.temperature < 0 or (self.target_temperature is not None and self.target_temperature <= 0):
             raise UserError("a temperature is not negative, and the target's is positive")
-        if min(self.max_step_tokens, self.max_tokens, self.max_steps, self.step_tokens or 1) < 1:
+        if min(self.max_step_tokens, self.max_tokens, self.max_steps, 1 if self.step_tokens is None else self.step_tokens) < 1:
             raise UserError("limits on tokens and steps are at least 1")
         if not self.delimiter:
             raise UserError("the step delimiter is empty; give text that ends a step, such as a blank line")

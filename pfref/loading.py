@@ -87,7 +87,14 @@ def first_line(error: Exception) -> str:
 
 
 def best_device(device: str | torch.device | None) -> torch.device:
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The one asked for, or else an NVIDIA GPU where there is one."""
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise UserError(f"there is no device {device!r}; give cpu or cuda") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("no CUDA device is available here; leave --device out, or give cpu")
+    return found
 
 
 def best_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtype:

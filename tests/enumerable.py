@@ -39,8 +39,8 @@ def world(seed: int = 3, aggregation: str = "last") -> tuple[LanguageModel, Rewa
         body, head = Qwen2Model(Qwen2Config(vocab_size=5, **sizes)), new_head(16)
         for p in head.parameters():
             nn.init.normal_(p, std=0.4)
-    return (LanguageModel(lm.eval(), tokenizer_of()),
-            RewardModel(body.eval(), head.eval(), tokenizer_of("<extra_0>"), FAMILY, aggregation))
+    return (LanguageModel(lm.eval().requires_grad_(False), tokenizer_of()),
+            RewardModel(body.eval().requires_grad_(False), head.eval().requires_grad_(False), tokenizer_of("<extra_0>"), FAMILY, aggregation))
 
 
 @dataclass

@@ -1,0 +1,202 @@
+"""How fast is the engine? Wall-clock ratios within one run: `python -m benchmarks.engine`.
+
+(a) the proposal alone            against `model.generate` on as many tokens
+(b) the whole filter              against the floor: those tokens through `generate`, and one full pass of the reward model
+(c) the loop of the paper's code  against the whole filter: every prefix is re-encoded at every step, finished particles
+    are scored again, and the reward model reads one sequence at a time
+Memory: the most bytes that tensors held at once during the filter, beyond the weights, against the key-value bytes of
+the tokens that were live then.
+Every figure is the best of several repeats; (c) runs the same number of particles on the same problems.
+"""
+
+import argparse
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.utils import logging
+
+from pfref import LanguageModel, ParticleFilter, Proposal, RewardModel
+from pfref.minimath.problems import load_set
+from pfref.randomness import generator
+from pfref.reasoning import Reasoning
+from pfref.records import write_record
+from pfref.resampling import multinomial
+
+
+def sources(problems: list[str]) -> list[torch.Generator]:
+    return [generator(0, k) for k in range(len(problems))]
+
+
+def proposal_alone(lm: LanguageModel, problems: list[str], particles: int) -> int:
+    """Every particle to its end, step by step; the tokens that were generated."""
+    proposal, generators = Proposal(), sources(problems)
+    population = lm.start([lm.prompt(p) for p in problems], particles, proposal)
+    while (active := ~(population.ended | population.truncated)).any():
+        lm.extend(population, active, proposal, generators)
+    return int(population.generated.sum())
+
+
+def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask
+
+
+@torch.inference_mode()
+def generate(lm: LanguageModel, problems: list[str], particles: int, tokens: int) -> None:
+    """`model.generate` for about as many tokens, all rows equally long, so that none waits."""
+    ids, mask = left_padded([lm.prompt(p) for p in problems for _ in range(particles)], lm.device)
+    lm.model.generate(ids, attention_mask=mask, do_sample=True, temperature=0.8, top_k=0, eos_token_id=None, pad_token_id=0,
+                      max_new_tokens=max(1, round(tokens / len(ids))))
+
+
+def whole_filter(lm: LanguageModel, prm: RewardModel, problems: list[str], particles: int) -> ParticleFilter[Any]:
+    return ParticleFilter(Reasoning(lm, prm, problems), particles, sources(problems)).run()
+
+
+@torch.inference_mode()
+def one_reward_pass(prm: RewardModel, texts: list[list[int]]) -> None:
+    """All solutions through the reward model at once, padded to the longest."""
+    width = max(map(len, texts))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in texts], device=prm.device)
+    prm.head(prm.body(input_ids=ids).last_hidden_state.float())
+
+
+def judged_texts(prm: RewardModel, run: ParticleFilter[Any], problems: list[str], particles: int) -> list[list[int]]:
+    """What the reward model read of every particle in the end."""
+    rows = []
+    for row, steps in enumerate(run.last.state.population.texts):
+        ids = prm.prompt(problems[row // particles])
+        for k, step in enumerate(steps):
+            ids = ids + prm.step_tokens(step, k == 0)
+        rows.append(ids)
+    return rows
+
+
+class StepEnds(StoppingCriteria):
+    """Stop when every row has written the delimiter or an end token."""
+
+    def __init__(self, ends: Tensor, start: int) -> None:
+        self.ends, self.start = ends, start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        return torch.isin(input_ids[:, self.start:], self.ends).any(1)
+
+
+@torch.inference_mode()
+def papers_loop(lm: LanguageModel, prm: RewardModel, problem: str, particles: int) -> None:
+    """One problem, as the paper's released code goes about it."""
+    source, prompt = generator(0), lm.prompt(problem)
+    delimiter = lm.tokenizer(Proposal().delimiter)["input_ids"][0]
+    ends = torch.tensor([delimiter, *lm.end_tokens], device=lm.device)
+    tokens: list[list[int]] = [[] for _ in range(particles)]
+    done = [False] * particles
+    for _ in range(Proposal().max_steps):
+        rows = [k for k in range(particles) if not done[k]]
+        ids, mask = left_padded([prompt + tokens[k] for k in rows], lm.device)
+        out = lm.model.generate(ids, attention_mask=mask, do_sample=True, temperature=0.8, top_k=0, max_new_tokens=64, pad_token_id=0,
+                                stopping_criteria=StoppingCriteriaList([StepEnds(ends, ids.shape[1])]))
+        for k, new in zip(rows, out[:, ids.shape[1]:].tolist(), strict=True):
+            end = next((i for i, token in enumerate(new) if token in ends), len(new) - 1)
+            tokens[k] = tokens[k] + new[:end + 1]
+            done[k] = new[end] in lm.end_tokens
+        scores = []
+        for k in range(particles):  # finished ones too
+            steps = [s for s in lm.tokenizer.decode(tokens[k], skip_special_tokens=True).split("\n\n") if s]
+            read = prm.prompt(problem) + [t for i, s in enumerate(steps) for t in prm.step_tokens(s, i == 0)]
+            logits = prm.head(prm.body(input_ids=torch.tensor([read], device=prm.device)).last_hidden_state[0, -1].float())
+            scores.append((logits[1] - logits[0]).item())
+        if all(done):
+            break
+        weights = torch.softmax(torch.tensor(scores, dtype=torch.float64), 0)
+        parents = multinomial(weights, torch.rand(particles, generator=source, dtype=torch.float64)).tolist()
+        tokens, done = [tokens[k] for k in parents], [done[k] for k in parents]
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the bytes of all storages that operations create, and takes them off when they die."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.known: dict[int, int] = {}
+
+    def forget(self, key: int) -> None:
+        self.live -= self.known.pop(key, 0)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.known:
+                    self.known[storage._cdata] = storage.nbytes()
+                    self.live += storage.nbytes()
+                    weakref.finalize(storage, self.forget, storage._cdata)
+        self.peak = max(self.peak, self.live)
+        return out
+
+
+def best(action: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """Seconds of the fastest repeat, and what it returned."""
+    found = []
+    for _ in range(repeats):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        out = action()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        found.append((time.perf_counter() - began, out))
+    return min(found, key=lambda pair: pair[0])
+
+
+def measure(lm: LanguageModel, prm: RewardModel, problems: list[str], particles: int, repeats: int) -> dict[str, float]:
+    proposal_alone(lm, problems, particles)  # warm up
+    alone, tokens = best(lambda: proposal_alone(lm, problems, particles), repeats)
+    rival, _ = best(lambda: generate(lm, problems, particles, tokens), repeats)
+    whole, run = best(lambda: whole_filter(lm, prm, problems, particles), repeats)
+    generated = int(run.last.state.population.generated.sum())
+    floor, _ = best(lambda: generate(lm, problems, particles, generated), repeats)
+    texts = judged_texts(prm, run, problems, particles)
+    reward, _ = best(lambda: one_reward_pass(prm, texts), repeats)
+    paper, _ = best(lambda: [papers_loop(lm, prm, p, particles) for p in problems], 1)
+    return dict(problems=len(problems), particles=particles, tokens=generated, proposal_s=alone, generate_s=rival,
+                proposal_to_generate=alone / rival, filter_s=whole, floor_s=floor + reward,
+                filter_to_floor=whole / (floor + reward), paper_s=paper, paper_to_filter=paper / whole)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="minimath-small")
+    parser.add_argument("--prm", default="minimath-prm")
+    parser.add_argument("-n", "--particles", type=int, default=64)
+    parser.add_argument("--problems", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="write a record to this JSON file")
+    a = parser.parse_args()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    lm, prm = LanguageModel.load(a.model), RewardModel.load(a.prm)
+    texts, rows = [p.problem for p in load_set("minimath500") if p.level == 4], []
+    for count in a.problems:
+        row = measure(lm, prm, texts[:count], a.particles, a.repeats)
+        rows.append(row)
+        print(f"{count} problems x {a.particles} particles, {row['tokens']} tokens, {torch.get_num_threads()} threads, {lm.device}\n"
+              f"  (a) proposal / generate          {row['proposal_to_generate']:.2f}  ({row['proposal_s']:.2f} s / {row['generate_s']:.2f} s)\n"
+              f"  (b) filter / floor               {row['filter_to_floor']:.2f}  ({row['filter_s']:.2f} s / {row['floor_s']:.2f} s)\n"
+              f"  (c) paper's loop / filter        {row['paper_to_filter']:.1f}  ({row['paper_s']:.2f} s / {row['filter_s']:.2f} s)", flush=True)
+    if a.out:
+        write_record(a.out, "python -m benchmarks.engine", dict(rows=rows), model=a.model, prm=a.prm, repeats=a.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""MiniMath: references that check, fixed sets, a tokenizer that loses nothing, shipped files that are small and plain."""
+
+import hashlib
+import random
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pfref.minimath.evaluate import auc, pass_at
+from pfref.minimath.export import as_llama
+from pfref.minimath.mistakes import corrupted, unseen_problem
+from pfref.minimath.problems import (DELIMITER, LEVELS, OPERATIONS_AT_LEVEL, SUBJECTS, check_steps, draw, evaluate, load_set,
+                                     make_set, write_steps)
+from pfref.minimath.tokenizer import build
+from pfref.minimath.train import Recipe, fit, language_batches, language_loss, new_model
+
+PACKAGE = Path(__file__).parents[1] / "pfref" / "minimath"
+SYMBOLS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a // b,
+           " mod ": lambda a, b: a % b}
+
+
+@pytest.mark.parametrize("name, count, levels", [("minimath500", 500, set(LEVELS)), ("miniaime", 30, {6})])
+def test_fixed_sets(name: str, count: int, levels: set[int]) -> None:
+    problems = load_set(name)
+    assert len({p.problem for p in problems}) == count and {p.level for p in problems} == levels
+    assert {p.subject for p in problems} == set(SUBJECTS) and len(SUBJECTS) >= 4
+    for p in problems:
+        assert len(p.steps) == OPERATIONS_AT_LEVEL[p.level] and 0 <= int(p.answer) <= 999
+        for step in p.steps:  # every step is true arithmetic, worked out here anew
+            left, symbol, right, result = re.match(r"(\d+)(\D+?)(\d+)=(\d+)", step).groups()
+            assert SYMBOLS[symbol](int(left), int(right)) == int(result)
+        assert p.steps[-1].endswith(f"so \\boxed{{{p.answer}}}")
+
+
+def test_sets_are_what_their_seeds_make() -> None:
+    assert make_set("minimath500", 500, LEVELS, 500) == load_set("minimath500")
+    digest = hashlib.sha256((PACKAGE / "minimath500.jsonl").read_bytes()).hexdigest()
+    assert digest.startswith(MINIMATH500_SHA256)
+
+
+MINIMATH500_SHA256 = "624c6973c3b6ae41"
+
+
+def test_steps_are_judged_by_the_reference() -> None:
+    p = load_set("minimath500")[1]
+    assert all(check_steps(p, p.steps)) and check_steps(p, p.steps + ["1+1=2"])[-1] is False
+    wrong = [p.steps[0], "1+1=3", *p.steps[2:]]
+    assert check_steps(p, wrong) == [True] + [False] * (len(wrong) - 1)
+
+
+def test_mistakes_are_wrong_from_the_first_on() -> None:
+    rng, shares = random.Random(1), []
+    for _ in range(500):
+        problem, program = unseen_problem(rng, set())
+        _, steps, verdicts = corrupted(rng, problem, program)
+        assert len(steps) == len(verdicts) and sorted(verdicts, reverse=True) == verdicts
+        assert verdicts == [step == right for step, right in zip(steps, problem.steps)][:verdicts.count(True)] + [False] * verdicts.count(False)
+        shares.append(all(verdicts) and len(steps) == len(problem.steps))
+    assert 0.1 < sum(shares) / 500 < 0.35
+
+
+def test_tokenizer_loses_nothing() -> None:
+    ours, theirs = build(), AutoTokenizer.from_pretrained(PACKAGE / "small")
+    for p in load_set("minimath500") + load_set("miniaime"):
+        for text in (p.problem, p.solution):
+            ids = ours(text)["input_ids"]
+            assert ours.unk_token_id not in ids and ours.decode(ids) == text and theirs(text)["input_ids"] == ids
+    assert ours(DELIMITER)["input_ids"] == ours("1" + DELIMITER)["input_ids"][1:]
+
+
+def test_shipped_files_are_safetensors_and_small() -> None:
+    files = [f for f in PACKAGE.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+    assert sum(f.stat().st_size for f in files) < 20_000_000
+    assert {f.suffix for f in files} <= {".py", ".jsonl", ".json", ".jinja", ".safetensors"}
+
+
+def test_shipped_language_models_load_as_any_hub_model_does() -> None:
+    sizes = [AutoModelForCausalLM.from_pretrained(PACKAGE / size).num_parameters() for size in ("small", "large")]
+    assert sizes[0] < 1.2e6 < sizes[1]
+
+
+def test_llama_twin_is_the_same_function() -> None:
+    torch.manual_seed(0)
+    model = new_model("small", build()).eval()
+    for name, p in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(p)
+    ids = torch.randint(0, 100, (2, 30))
+    assert torch.allclose(model(ids).logits, as_llama(model)(ids).logits, atol=1e-5)
+
+
+def test_training_goes_on_where_it_was_cut_off(tmp_path) -> None:
+    """Four steps at once, and two then two more, give the same weights."""
+    def train(folder: Path, *stops: int) -> dict[str, torch.Tensor]:
+        for stop in stops:
+            torch.manual_seed(0)
+            model = new_model("small", build())
+            fit(model, language_batches(build(), 4, 0), language_loss, folder, Recipe(4, stop, 1e-2, 0), lambda m: "", "test")
+        return model.state_dict()
+
+    whole, parts = train(tmp_path / "a", 4), train(tmp_path / "b", 2, 4)
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+
+
+def test_draws_stay_in_range() -> None:
+    rng = random.Random(3)
+    for _ in range(300):
+        level = rng.choice(LEVELS)
+        subject, text, program = draw(rng, level)
+        values = evaluate(program)
+        assert all(0 <= v <= 999 for v in values) and len(write_steps(program, values)) == OPERATIONS_AT_LEVEL[level]
+
+
+def test_pass_at_k_and_auc() -> None:
+    assert pass_at(1, 4, 16) == pytest.approx(0.25) and pass_at(8, 0, 16) == 0 and pass_at(8, 9, 16) == 1
+    rows = [dict(problem=p, step=0, right=r, score=s) for p, r, s in
+            [("easy", True, 5.0), ("easy", True, 4.0), ("easy", False, 4.5), ("hard", False, 0.0), ("hard", True, -1.0), ("hard", False, 1.0)]]
+    assert auc(rows, "problem", "step") == pytest.approx(1 / 4)  # within a problem this score misleads
+    assert auc(rows) == pytest.approx((3 + 2 + 0) / 9)  # and over all it looks better than that
