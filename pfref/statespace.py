@@ -58,8 +58,9 @@ class HiddenMarkov(FeynmanKac[Tensor]):
         predicted, filtered, increments = self.initial, [], []
         for symbol in self.observations.tolist():
             joint = predicted * self.emission[:, symbol]
-            increments.append(joint.sum().log())
-            filtered.append(joint / joint.sum())
+            total = joint.sum()
+            increments.append(total.log())
+            filtered.append(joint / total if total > 0 else joint)  # impossible: -inf and zeros, not NaN
             predicted = filtered[-1] @ self.transition
         return Forward(torch.stack(filtered), torch.stack(increments).cumsum(0))
 

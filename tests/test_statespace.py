@@ -113,6 +113,17 @@ def test_forward_equals_the_sum_over_all_paths(states: int, symbols: int, steps:
         torch.testing.assert_close(found.filtered[t - 1], posterior, rtol=1e-12, atol=1e-12)
 
 
+def test_an_impossible_observation_is_an_outcome_not_a_nan() -> None:
+    emission = torch.tensor([[0.8, 0.2, 0.0], [0.3, 0.7, 0.0]], dtype=F64)
+    model = HiddenMarkov(torch.tensor([0.9, 0.1], dtype=F64), torch.tensor([[0.8, 0.2], [0.1, 0.9]], dtype=F64), emission,
+                         torch.tensor([0, 2, 0]))
+    found = model.forward()
+    assert found.log_evidence[1:].tolist() == [-math.inf, -math.inf] and torch.isfinite(found.log_evidence[0])
+    assert found.filtered[1:].tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    run = particle_filter(model, 8, generators(0, 2))
+    assert run.last.log_evidence.tolist() == [-math.inf, -math.inf] and run.last.weights.sum() == 0
+
+
 DIMENSIONS = [(2, 1, 6, 0), (1, 1, 8, 1), (3, 2, 5, 2), (2, 3, 4, 3), (2, 2, 1, 4)]
 
 
