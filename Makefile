@@ -1,0 +1,52 @@
+# `make help` lists what there is. Everything runs in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+CHAPTERS := $(wildcard book/*.ipynb)
+# One thread for each of the workers; a chapter's numbers do not depend on it.
+PYTEST := TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check nbval book lab clean
+
+help:
+	@echo "make demo    solve 100 problems with the shipped models: greedy, best-of-16, a particle filter"
+	@echo "make test    all tests, every chapter's output against a fresh run, and a build of the book"
+	@echo "make check   the quick tests"
+	@echo "make book    build the book into _build/html"
+	@echo "make lab     open the chapters in JupyterLab"
+	@echo "make clean   remove what the other targets made, .venv included"
+	@echo "The first of them installs everything into .venv, with $(PYTHON) (PYTHON=python3.12 picks another)."
+
+# One command installs everything, so that one resolution holds it all together.
+.venv/.installed: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit(f"pfref needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -r requirements.txt -c constraints.txt
+	$(BIN)/python -m pip check
+	@touch $@
+
+demo: .venv/.installed
+	$(BIN)/python -m pfref.demo
+
+check: .venv/.installed
+	$(PYTEST) -m "not slow" tests
+
+test: .venv/.installed
+	$(PYTEST) tests
+	$(MAKE) nbval
+	$(MAKE) book
+
+# Every cell of every chapter is run again and must print what the page shows.
+nbval: .venv/.installed
+	$(if $(CHAPTERS),$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 $(CHAPTERS),@echo "no chapters yet")
+
+book: .venv/.installed
+	$(BIN)/jupyter-book build . -W -n --keep-going
+
+lab: .venv/.installed
+	$(BIN)/jupyter lab --notebook-dir=book
+
+clean:
+	rm -rf _build .venv build pfref.egg-info .pytest_cache
+	find book pfref tests -name __pycache__ -prune -exec rm -rf {} +
