@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pfref.minimath.evaluate import auc, pass_at
 from pfref.minimath.export import as_llama
+from pfref.minimath.judge import judge_batches, targets
 from pfref.minimath.mistakes import corrupted, unseen_problem
 from pfref.minimath.problems import (DELIMITER, LEVELS, OPERATIONS_AT_LEVEL, SUBJECTS, check_steps, draw, evaluate, load_set,
                                      make_set, write_steps)
@@ -51,15 +52,26 @@ def test_steps_are_judged_by_the_reference() -> None:
     assert check_steps(p, wrong) == [True] + [False] * (len(wrong) - 1)
 
 
-def test_mistakes_are_wrong_from_the_first_on() -> None:
-    rng, shares = random.Random(1), []
+def test_mistakes_are_made_once_and_gone_on_from() -> None:
+    rng, untouched = random.Random(1), 0
     for _ in range(500):
         problem, program = unseen_problem(rng, set())
-        _, steps, verdicts = corrupted(rng, problem, program)
-        assert len(steps) == len(verdicts) and sorted(verdicts, reverse=True) == verdicts
-        assert verdicts == [step == right for step, right in zip(steps, problem.steps)][:verdicts.count(True)] + [False] * verdicts.count(False)
-        shares.append(all(verdicts) and len(steps) == len(problem.steps))
-    assert 0.1 < sum(shares) / 500 < 0.35
+        _, steps, reference = corrupted(rng, problem, program)
+        verdicts = check_steps(problem, steps)
+        assert reference == problem.steps and sorted(verdicts, reverse=True) == verdicts
+        untouched += steps == reference
+    assert 0.1 < untouched / 500 < 0.35
+
+
+def test_a_judge_learns_a_verdict_at_every_token() -> None:
+    """Right while all tokens are the reference's, with its next token to predict; 0 from the first difference on."""
+    assert targets([5, 6, 7], [5, 6, 7, 2]) == [7, 8, 3]
+    assert targets([5, 9, 7], [5, 6, 7, 2]) == [7, 0, 0]
+    assert targets([5, 6, 7, 8, 8], [5, 6, 7, 2]) == [7, 8, 3, 0, 0] and targets([9], [5, 2]) == [0]
+    tokenizer = build()
+    ids, wanted = judge_batches(tokenizer, [("Compute 1+1.", ["1+1=3"], ["1+1=2"])] * 8, 8, 0)(0)
+    closing = ids == tokenizer.convert_tokens_to_ids("<extra_0>")
+    assert (wanted[closing] >= 0).all() and closing.any(1).all() and (wanted[closing] == 0).any()
 
 
 def test_tokenizer_loses_nothing() -> None:

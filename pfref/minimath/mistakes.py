@@ -1,17 +1,18 @@
 """Partial solutions with a verdict on every step: what the reward model learns from.
 
 Half are reference programs with a mistake put in, cheap and of every kind; half are samples of the language
-model that is to be judged. A step is right if it and all before it are: once wrong, wrong to the end.
+model that is to be judged. Each stands beside its reference, which has exactly one right next step: a step,
+and likewise a token, is right if it and all before it are the reference's. Once wrong, wrong to the end.
 """
 
 import random
 
 from ..lm import LanguageModel, Proposal
 from ..randomness import generators
-from .problems import (DELIMITER, LEVELS, Operation, Problem, Program, apply, check_steps, draw, evaluate, value_of,
+from .problems import (DELIMITER, LEVELS, Operation, Problem, Program, apply, draw, evaluate, value_of,
                        write_step, write_steps)
 
-Example = tuple[str, list[str], list[bool]]  # problem, steps, verdicts
+Example = tuple[str, list[str], list[str]]  # problem, steps of a candidate, steps of the reference
 
 
 def unseen_problem(rng: random.Random, held_out: set[str]) -> tuple[Problem, Program]:
@@ -64,11 +65,11 @@ def corrupted(rng: random.Random, problem: Problem, program: Program) -> Example
         if k == slip and kind == "skip" and not last:
             continue
         steps.append(write_step(symbol, left, right, result, last))
-    return problem.problem, steps, check_steps(problem, steps)
+    return problem.problem, steps, problem.steps
 
 
 def sampled(lm: LanguageModel, count: int, seed: int, held_out: set[str], per_problem: int = 4, batch: int = 32) -> list[Example]:
-    """Samples of the language model on random problems, with verdicts."""
+    """Samples of the language model on random problems."""
     rng, examples = random.Random(f"samples {seed}"), []
     while len(examples) < count:
         problems = [unseen_problem(rng, held_out)[0] for _ in range(batch)]
@@ -78,6 +79,5 @@ def sampled(lm: LanguageModel, count: int, seed: int, held_out: set[str], per_pr
         lm.extend(population, everyone, proposal, generators(seed * 1_000_000 + len(examples), batch))
         for row in everyone.nonzero()[:, 0].tolist():
             problem = problems[row // per_problem]
-            steps = population.texts[row][0].split(DELIMITER)
-            examples.append((problem.problem, steps, check_steps(problem, steps)))
+            examples.append((problem.problem, population.texts[row][0].split(DELIMITER), problem.steps))
     return examples

@@ -1,10 +1,11 @@
 """Train MiniMath's models: two language models and a process reward model.
 
     python -m pfref.minimath.train small      # the policy
-    python -m pfref.minimath.train large      # the language model to beat
-    python -m pfref.minimath.train prm        # starts from the large one; learns on the small one's samples
+    python -m pfref.minimath.train full       # the policy trained to the end: where the two others start
+    python -m pfref.minimath.train large      # the language model to beat: deeper
+    python -m pfref.minimath.train prm        # learns on mistakes and on the small one's samples
 
-Each ends by writing its model in half precision into the package, under pfref/minimath/.
+Each but `full` ends by writing its model in half precision into the package, under pfref/minimath/.
 
 Every run saves once a minute under --folder and goes on from there when it is started again.
 Batches are drawn from --seed and their number, so a run that was cut off sees the same data.
@@ -23,28 +24,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from ..lm import LanguageModel
 from ..loading import SHIPPED
-from ..prm import new_head
 from .export import export_language_model, export_reward_model, trained
-from .mistakes import Example, corrupted, sampled, unseen_problem
 from .problems import DELIMITER, LEVELS, draw, evaluate, load_set, write_steps
 from .tokenizer import build
 
 SIZES = {"small": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),
-         "large": dict(hidden_size=192, num_hidden_layers=6, intermediate_size=512)}
+         "full": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),  # small, trained to the end
+         "large": dict(hidden_size=128, num_hidden_layers=8, intermediate_size=384)}  # full, and four layers between
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a shipped model was trained: batches of 32 rows, one thread."""
     steps: int  # over which the schedule runs
-    stop: int  # the small model stops early, so that it stays honestly imperfect
+    stop: int  # the small model stops early, so that it stays imperfect
     rate: float
     seed: int
+    decay: float = 0.57  # the last share of the steps, over which the rate falls to zero
 
 
-RECIPES = {"small": Recipe(2600, 1930, 1e-2, 1), "large": Recipe(5000, 5000, 8e-3, 2), "prm": Recipe(2400, 2400, 3e-3, 3)}
+RECIPES = {"small": Recipe(2600, 1930, 1e-2, 1), "full": Recipe(5000, 5000, 1e-2, 1, 1 / 3),
+           "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(4000, 4000, 6e-3, 3)}
 IGNORED = -100  # a target that carries no loss
 
 Batch = tuple[Tensor, Tensor]  # token ids and targets, both (rows, length)
@@ -56,6 +57,18 @@ def new_model(size: str, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM
         vocab_size=len(tokenizer), num_attention_heads=heads, num_key_value_heads=heads, tie_word_embeddings=True,
         max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None, **SIZES[size]))
+
+
+def grow(model: Qwen2ForCausalLM, trunk: Qwen2ForCausalLM) -> None:
+    """Start a deeper model as the same function: the trunk's layers, and after each a new one that adds nothing yet."""
+    layers = model.model.layers
+    for layer in layers:
+        nn.init.zeros_(layer.self_attn.o_proj.weight)
+        nn.init.zeros_(layer.mlp.down_proj.weight)
+    for k, trained_layer in enumerate(trunk.model.layers):
+        layers[k * len(layers) // len(trunk.model.layers)].load_state_dict(trained_layer.state_dict())
+    model.model.embed_tokens.load_state_dict(trunk.model.embed_tokens.state_dict())
+    model.model.norm.load_state_dict(trunk.model.norm.state_dict())
 
 
 def prompt_text(problem: str) -> str:
@@ -124,9 +137,9 @@ def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
             torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98))]
 
 
-def rate_at(step: int, steps: int, peak: float) -> float:
-    """Warm up over 100 steps, hold, and fall to zero over the last 57 %."""
-    return peak * min(1.0, (step + 1) / 100, (steps - step) / (0.57 * steps))
+def rate_at(step: int, recipe: Recipe) -> float:
+    """Warm up over 100 steps, hold, and fall to zero."""
+    return recipe.rate * min(1.0, (step + 1) / 100, (recipe.steps - step) / (recipe.decay * recipe.steps))
 
 
 def fit(model: nn.Module, batch_at: Callable[[int], object], loss_of: Callable[[nn.Module, object], Tensor],
@@ -144,7 +157,7 @@ def fit(model: nn.Module, batch_at: Callable[[int], object], loss_of: Callable[[
     for step in range(first, recipe.stop):
         for solver in solvers:
             for group in solver.param_groups:
-                group["lr"] = rate_at(step, recipe.steps, recipe.rate)
+                group["lr"] = rate_at(step, recipe)
         loss = loss_of(model, batch_at(step))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -212,69 +225,11 @@ def train_language_model(size: str, folder: Path, recipe: Recipe, rows: int) -> 
     tokenizer = build()
     torch.manual_seed(recipe.seed)
     model = new_model(size, tokenizer)
+    if size == "large":
+        grow(model, trained(new_model("full", tokenizer), folder / "full"))
     fit(model, language_batches(tokenizer, rows, recipe.seed), language_loss, folder / size, recipe,
         step_accuracy(tokenizer), size)
     return model
-
-
-class Judge(nn.Module):
-    """A reward model in training: a body and Qwen2.5-Math-PRM's head."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body, self.head = body, new_head(body.config.hidden_size)
-
-
-def judge_batches(tokenizer: PreTrainedTokenizerFast, samples: list[Example], rows: int, seed: int) -> Callable[[int], Batch]:
-    """Half references with mistakes, half samples; the verdicts stand at the separators."""
-    held_out = unseen()
-    separator = tokenizer.convert_tokens_to_ids("<extra_0>")
-
-    def examples(rng: random.Random, count: int) -> list[tuple[list[int], list[int]]]:
-        chosen = rng.sample(samples, count // 2)
-        chosen += [corrupted(rng, *unseen_problem(rng, held_out)) for _ in range(count - len(chosen))]
-        texts = [prompt_text(problem) + "".join(step + "<extra_0>" for step in steps) for problem, steps, _ in chosen]
-        found = []
-        for ids, (_, _, verdicts) in zip(tokenizer(texts)["input_ids"], chosen, strict=True):
-            verdict = iter(verdicts)
-            found.append((ids, [int(next(verdict)) if token == separator else IGNORED for token in ids]))
-        return found
-
-    return by_length(examples, rows, tokenizer.pad_token_id, seed)
-
-
-def judge_loss(judge: Judge, batch: Batch) -> Tensor:
-    ids, verdicts = batch
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = judge.body(input_ids=ids).last_hidden_state
-    kept = verdicts != IGNORED
-    return nn.functional.cross_entropy(judge.head(hidden[kept].float()), verdicts[kept])
-
-
-def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> Callable[[nn.Module], str]:
-    """The loss on held-back samples: guessing their share of right steps costs about 0.69."""
-    batches = judge_batches(tokenizer, samples, 256, seed=-1)
-
-    @torch.no_grad()
-    def report(judge: nn.Module) -> str:
-        return f"held-back loss {judge_loss(judge, batches(0)).item():.3f}"
-
-    return report
-
-
-def train_judge(folder: Path, recipe: Recipe, rows: int) -> Judge:
-    tokenizer = build()
-    torch.manual_seed(recipe.seed)
-    judge = Judge(trained(new_model("large", tokenizer), folder / "large").model.train())
-    samples_file = folder / "samples.json"
-    if not samples_file.exists():
-        folder.joinpath("prm").mkdir(parents=True, exist_ok=True)
-        lm = LanguageModel.load("minimath-small")
-        samples_file.write_text(json.dumps(sampled(lm, 40_000, recipe.seed, unseen())))
-    samples = json.loads(samples_file.read_text())
-    fit(judge, judge_batches(tokenizer, samples[4096:], rows, recipe.seed), judge_loss, folder / "prm", recipe,
-        judge_report(tokenizer, samples[:4096]), "prm")
-    return judge
 
 
 def main() -> None:
@@ -290,10 +245,14 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     recipe = replace(RECIPES[a.what], **{n: v for n in ("steps", "stop", "rate", "seed") if (v := getattr(a, n)) is not None})
     if a.what == "prm":
+        from .judge import train_judge
+
         judge = train_judge(a.folder, recipe, a.rows)
-        export_reward_model(judge.body, judge.head, build(), a.out / a.what)
-    else:
-        export_language_model(train_language_model(a.what, a.folder, recipe, a.rows), build(), a.out / a.what)
+        export_reward_model(judge.lm.model, judge.head, build(), a.out / a.what)
+        return
+    model = train_language_model(a.what, a.folder, recipe, a.rows)
+    if a.what != "full":
+        export_language_model(model, build(), a.out / a.what)
 
 
 if __name__ == "__main__":

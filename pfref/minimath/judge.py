@@ -1,0 +1,97 @@
+"""Train MiniMath's process reward model.
+
+A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is. So it learns
+a verdict at every token, and the reference's next token wherever a candidate is right so far; used are the verdicts at
+the separators only.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from ..lm import LanguageModel
+from ..prm import new_head
+from .export import trained
+from .mistakes import Example, corrupted, sampled, unseen_problem
+from .train import IGNORED, Batch, Recipe, by_length, fit, new_model, prompt_text, unseen
+
+SEPARATOR = "<extra_0>"
+HELD_BACK = 4096  # samples that no training step sees
+
+
+class Judge(nn.Module):
+    """A reward model in training: a language model with Qwen2.5-Math-PRM's head beside its own."""
+
+    def __init__(self, lm: Qwen2ForCausalLM) -> None:
+        super().__init__()
+        self.lm, self.head = lm, new_head(lm.config.hidden_size)
+
+
+def judge_batches(tokenizer: PreTrainedTokenizerFast, samples: list[Example], rows: int, seed: int) -> Callable[[int], Batch]:
+    """Half samples, half references with mistakes. A target is 1 + the reference's next token while right, 0 once wrong."""
+    held_out = unseen()
+
+    def close(steps: list[str]) -> str:
+        return "".join(step + SEPARATOR for step in steps)
+
+    def examples(rng: random.Random, count: int) -> list[tuple[list[int], list[int]]]:
+        chosen = rng.sample(samples, count // 2)
+        chosen += [corrupted(rng, *unseen_problem(rng, held_out)) for _ in range(count - len(chosen))]
+        prompts, candidates, references = (tokenizer(list(texts))["input_ids"] for texts in zip(
+            *((prompt_text(problem), close(steps), close(reference)) for problem, steps, reference in chosen), strict=True))
+        return [(prompt + candidate, [IGNORED] * len(prompt) + targets(candidate, reference + [tokenizer.eos_token_id]))
+                for prompt, candidate, reference in zip(prompts, candidates, references, strict=True)]
+
+    return by_length(examples, rows, tokenizer.pad_token_id, seed)
+
+
+def targets(candidate: list[int], reference: list[int]) -> list[int]:
+    right = next((k for k, pair in enumerate(zip(candidate, reference)) if pair[0] != pair[1]), min(len(candidate), len(reference) - 1))
+    return [1 + token for token in reference[1:right + 1]] + [0] * (len(candidate) - right)
+
+
+def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the verdicts at every token, of the verdicts at the separators, and of the next tokens."""
+    ids, wanted = batch
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = judge.lm.model(input_ids=ids).last_hidden_state
+    kept, right = wanted != IGNORED, wanted > 0
+    verdicts = nn.functional.cross_entropy(judge.head(hidden[kept].float()), right[kept].long(), reduction="none")
+    closing = ids[kept] == judge.separator
+    tokens = nn.functional.cross_entropy(judge.lm.lm_head(hidden[right].float()), wanted[right] - 1)
+    return verdicts.mean(), verdicts[closing].mean(), tokens
+
+
+def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> Callable[[nn.Module], str]:
+    """The loss of a step's verdict on held-back samples and mistakes: guessing costs about 0.69."""
+    batches = judge_batches(tokenizer, samples, 256, seed=-1)
+
+    @torch.no_grad()
+    def report(judge: nn.Module) -> str:
+        return "held-back loss {1:.3f}, every token {0:.3f}, next token {2:.3f}".format(
+            *(loss.item() for loss in judge_losses(judge, batches(0))))
+
+    return report
+
+
+def train_judge(folder: Path, recipe: Recipe, rows: int) -> Judge:
+    """From the fully trained policy; the small model's samples are drawn once and kept in `folder`."""
+    from .tokenizer import build
+
+    tokenizer = build()
+    torch.manual_seed(recipe.seed)
+    judge = Judge(trained(new_model("full", tokenizer), folder / "full").train())
+    judge.separator = tokenizer.convert_tokens_to_ids(SEPARATOR)
+    samples_file = folder / "samples.json"
+    if not samples_file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        samples_file.write_text(json.dumps(sampled(LanguageModel.load("minimath-small"), 40_000, recipe.seed, unseen())))
+    samples = json.loads(samples_file.read_text())
+    fit(judge, judge_batches(tokenizer, samples[HELD_BACK:], rows, recipe.seed), lambda m, batch: sum(judge_losses(m, batch)),
+        folder / "prm", recipe, judge_report(tokenizer, samples[:HELD_BACK]), "prm")
+    return judge
