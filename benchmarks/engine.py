@@ -145,6 +145,16 @@ class LiveBytes(TorchDispatchMode):
         return out
 
 
+def memory(lm: LanguageModel, prm: RewardModel, problems: list[str], particles: int) -> tuple[int, int]:
+    """Most bytes held by tensors during a run, and the most key-value bytes of live tokens after any of its steps."""
+    live = 0
+    with LiveBytes() as held:
+        for step in ParticleFilter(Reasoning(lm, prm, problems), particles, sources(problems)):
+            caches = (step.state.population.cache, step.state.judgement.cache)
+            live = max(live, sum(int(c.lengths.sum()) * c.bytes // (len(c.lengths) * c.capacity) for c in caches))
+    return held.peak, live
+
+
 def best(action: Callable[[], Any], repeats: int) -> tuple[float, Any]:
     """Seconds of the fastest repeat, and what it returned."""
     found = []
@@ -168,10 +178,12 @@ def measure(lm: LanguageModel, prm: RewardModel, problems: list[str], particles:
     floor, _ = best(lambda: generate(lm, problems, particles, generated), repeats)
     texts = judged_texts(prm, run, problems, particles)
     reward, _ = best(lambda: one_reward_pass(prm, texts), repeats)
+    peak, live = memory(lm, prm, problems, particles)
     paper, _ = best(lambda: [papers_loop(lm, prm, p, particles) for p in problems], 1)
     return dict(problems=len(problems), particles=particles, tokens=generated, proposal_s=alone, generate_s=rival,
                 proposal_to_generate=alone / rival, filter_s=whole, floor_s=floor + reward,
-                filter_to_floor=whole / (floor + reward), paper_s=paper, paper_to_filter=paper / whole)
+                filter_to_floor=whole / (floor + reward), paper_s=paper, paper_to_filter=paper / whole,
+                peak_bytes=peak, live_kv_bytes=live, peak_to_live=peak / live)
 
 
 def main() -> None:
@@ -193,7 +205,8 @@ def main() -> None:
         print(f"{count} problems x {a.particles} particles, {row['tokens']} tokens, {torch.get_num_threads()} threads, {lm.device}\n"
               f"  (a) proposal / generate          {row['proposal_to_generate']:.2f}  ({row['proposal_s']:.2f} s / {row['generate_s']:.2f} s)\n"
               f"  (b) filter / floor               {row['filter_to_floor']:.2f}  ({row['filter_s']:.2f} s / {row['floor_s']:.2f} s)\n"
-              f"  (c) paper's loop / filter        {row['paper_to_filter']:.1f}  ({row['paper_s']:.2f} s / {row['filter_s']:.2f} s)", flush=True)
+              f"  (c) paper's loop / filter        {row['paper_to_filter']:.1f}  ({row['paper_s']:.2f} s / {row['filter_s']:.2f} s)\n"
+              f"  memory: peak / live key-values   {row['peak_to_live']:.2f}  ({row['peak_bytes'] / 1e6:.1f} MB / {row['live_kv_bytes'] / 1e6:.1f} MB)", flush=True)
     if a.out:
         write_record(a.out, "python -m benchmarks.engine", dict(rows=rows), model=a.model, prm=a.prm, repeats=a.repeats)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-CHUNK = 16  # tokens by which the buffers grow
+CHUNK = 8  # tokens by which the buffers grow
 
 
 class RaggedCache(Cache):
@@ -61,9 +61,8 @@ class RaggedCache(Cache):
         if layer == len(buffers):
             buffers.append(states.new_zeros(len(self.lengths), self.capacity, heads, size))
         if buffers[layer].shape[1] < self.capacity:
-            grown = states.new_zeros(len(self.lengths), self.capacity, heads, size)
-            grown[:, :buffers[layer].shape[1]] = buffers[layer]
-            buffers[layer] = grown
+            added = self.capacity - buffers[layer].shape[1]
+            buffers[layer] = nn.functional.pad(buffers[layer], (0, 0, 0, 0, 0, added))
         flat = buffers[layer].view(-1, heads, size)
         flat.index_copy_(0, self.place, states.transpose(1, 2).reshape(-1, heads, size))
         return buffers[layer][:rows, :self.reach].transpose(1, 2)

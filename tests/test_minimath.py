@@ -69,7 +69,7 @@ def test_a_judge_learns_a_verdict_at_every_token() -> None:
     assert targets([5, 9, 7], [5, 6, 7, 2]) == [7, 0, 0]
     assert targets([5, 6, 7, 8, 8], [5, 6, 7, 2]) == [7, 8, 3, 0, 0] and targets([9], [5, 2]) == [0]
     tokenizer = build()
-    ids, wanted = judge_batches(tokenizer, [("Compute 1+1.", ["1+1=3"], ["1+1=2"])] * 8, 8, 0)(0)
+    ids, wanted = judge_batches(tokenizer, [("Compute 1+1.", ["1+1=3"], ["1+1=2"])] * 64, 8, 0)(0)
     closing = ids == tokenizer.convert_tokens_to_ids("<extra_0>")
     assert (wanted[closing] >= 0).all() and closing.any(1).all() and (wanted[closing] == 0).any()
 

@@ -2,7 +2,8 @@
 
 A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is. So it learns
 a verdict at every token, and the reference's next token wherever a candidate is right so far; used are the verdicts at
-the separators only.
+the separators only. It is deeper than the policy: what the trunk expects next is known at its last layer only, and layers
+above it are needed to compare that with what was written.
 """
 
 import json
@@ -18,7 +19,7 @@ from ..lm import LanguageModel
 from ..prm import new_head
 from .export import trained
 from .mistakes import Example, corrupted, sampled, unseen_problem
-from .train import IGNORED, Batch, Recipe, by_length, fit, new_model, prompt_text, unseen
+from .train import IGNORED, Batch, Recipe, by_length, fit, grow, new_model, prompt_text, unseen
 
 SEPARATOR = "<extra_0>"
 HELD_BACK = 4096  # samples that no training step sees
@@ -85,7 +86,9 @@ def train_judge(folder: Path, recipe: Recipe, rows: int) -> Judge:
 
     tokenizer = build()
     torch.manual_seed(recipe.seed)
-    judge = Judge(trained(new_model("full", tokenizer), folder / "full").train())
+    lm = new_model("judge", tokenizer)
+    grow(lm, trained(new_model("full", tokenizer), folder / "full"), places=(0, 1, 2, 3))
+    judge = Judge(lm)
     judge.separator = tokenizer.convert_tokens_to_ids(SEPARATOR)
     samples_file = folder / "samples.json"
     if not samples_file.exists():

@@ -15,7 +15,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +31,8 @@ from .tokenizer import build
 
 SIZES = {"small": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),
          "full": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),  # small, trained to the end
-         "large": dict(hidden_size=128, num_hidden_layers=8, intermediate_size=384)}  # full, and four layers between
+         "large": dict(hidden_size=128, num_hidden_layers=8, intermediate_size=384),  # full, and four layers between
+         "judge": dict(hidden_size=128, num_hidden_layers=7, intermediate_size=384)}  # full, and three layers on top
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Recipe:
 
 
 RECIPES = {"small": Recipe(2600, 1930, 1e-2, 1), "full": Recipe(5000, 5000, 1e-2, 1, 1 / 3),
-           "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(4000, 4000, 6e-3, 3)}
+           "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(4000, 4000, 5e-3, 3)}
 IGNORED = -100  # a target that carries no loss
 
 Batch = tuple[Tensor, Tensor]  # token ids and targets, both (rows, length)
@@ -59,14 +60,14 @@ def new_model(size: str, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM
         bos_token_id=None, **SIZES[size]))
 
 
-def grow(model: Qwen2ForCausalLM, trunk: Qwen2ForCausalLM) -> None:
-    """Start a deeper model as the same function: the trunk's layers, and after each a new one that adds nothing yet."""
+def grow(model: Qwen2ForCausalLM, trunk: Qwen2ForCausalLM, places: Sequence[int]) -> None:
+    """Start a deeper model as the same function: the trunk's layers in `places`, the other layers adding nothing yet."""
     layers = model.model.layers
     for layer in layers:
         nn.init.zeros_(layer.self_attn.o_proj.weight)
         nn.init.zeros_(layer.mlp.down_proj.weight)
-    for k, trained_layer in enumerate(trunk.model.layers):
-        layers[k * len(layers) // len(trunk.model.layers)].load_state_dict(trained_layer.state_dict())
+    for place, trained_layer in zip(places, trunk.model.layers, strict=True):
+        layers[place].load_state_dict(trained_layer.state_dict())
     model.model.embed_tokens.load_state_dict(trunk.model.embed_tokens.state_dict())
     model.model.norm.load_state_dict(trunk.model.norm.state_dict())
 
@@ -226,7 +227,7 @@ def train_language_model(size: str, folder: Path, recipe: Recipe, rows: int) -> 
     torch.manual_seed(recipe.seed)
     model = new_model(size, tokenizer)
     if size == "large":
-        grow(model, trained(new_model("full", tokenizer), folder / "full"))
+        grow(model, trained(new_model("full", tokenizer), folder / "full"), places=(0, 2, 4, 6))
     fit(model, language_batches(tokenizer, rows, recipe.seed), language_loss, folder / size, recipe,
         step_accuracy(tokenizer), size)
     return model
@@ -234,7 +235,7 @@ def train_language_model(size: str, folder: Path, recipe: Recipe, rows: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*SIZES, "prm"])
+    parser.add_argument("what", choices=list(RECIPES))
     parser.add_argument("--folder", type=Path, default=Path("training"))
     parser.add_argument("--out", type=Path, default=SHIPPED, help="where to write the finished model")
     parser.add_argument("--rows", type=int, default=32)
