@@ -320,8 +320,7 @@ TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|.", re.S)
 
 def formulas(markdown: str) -> list[str]:
     """The LaTeX of a piece of markdown, code aside."""
-    text = re.sub(r"^(`{3,})\{math\}[^\n]*\n(.*?)^\1", r"$$\2$$", markdown, flags=re.S | re.M)
-    text = re.sub(r"^(:{3,})\{math\}[^\n]*\n(.*?)^\1", r"$$\2$$", text, flags=re.S | re.M)
+    text = re.sub(r"^(`{3,}|:{3,})\{math\}[^\n]*\n(?::\w+:[^\n]*\n)*(.*?)^\1", r"$$\2$$", markdown, flags=re.S | re.M)
     text = re.sub(r"^(`{3,}|~{3,})(?!\{(?:prf|admonition|note|tip|warning)).*?^\1", "", text, flags=re.S | re.M)
     text = re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", text, flags=re.S)
     found = re.findall(r"(?<!\\)\$\$(.+?)\$\$", text, re.S)
