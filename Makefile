@@ -41,8 +41,9 @@ test: .venv/.installed
 nbval: .venv/.installed
 	$(if $(CHAPTERS),$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 $(CHAPTERS),@echo "no chapters yet")
 
+# --all: an unchanged page would keep its warnings to itself.
 book: .venv/.installed
-	$(BIN)/jupyter-book build . -W -n --keep-going
+	$(BIN)/jupyter-book build . --all -W -n --keep-going
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --notebook-dir=book
