@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 HEADINGS = ["## Objectives", "## What goes wrong", "## Exercises", "## Summary", "## References"]
-EXEMPTIONS = {"nbval-skip", "nbval-ignore-output", "nbval-raises-exception", "nbval-test-name", "raises-exception"}
+EXEMPTIONS = {"nbval-skip", "nbval-ignore-output", "nbval-raises-exception", "raises-exception"}
 MARKERS = ("NBVAL_SKIP", "NBVAL_IGNORE_OUTPUT", "NBVAL_RAISES_EXCEPTION", "PYTEST_VALIDATE_IGNORE_OUTPUT")
 EXEMPT: dict[tuple[str, str], str] = {}  # (chapter's file name, cell's first line) -> why nbval need not compare it
 
