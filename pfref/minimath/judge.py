@@ -1,9 +1,9 @@
 """Train MiniMath's process reward model.
 
-A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is. So it learns
-a verdict at every token, and the reference's next token wherever a candidate is right so far; used are the verdicts at
-the separators only. It is deeper than the policy: what the trunk expects next is known at its last layer only, and layers
-above it are needed to compare that with what was written.
+A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is. So every part
+has its own lesson. The trunk goes on predicting the reference's next token wherever a candidate is right so far; two layers
+above it, where what was expected can be compared with what was written, notice the moment of a mistake; the last layer
+gathers what was noticed into the verdict at the separator, which alone is used.
 """
 
 import json
@@ -22,6 +22,7 @@ from .mistakes import Example, corrupted, sampled, unseen_problem
 from .train import IGNORED, Batch, Recipe, by_length, fit, grow, new_model, prompt_text, unseen
 
 SEPARATOR = "<extra_0>"
+TRUNK, NOTICE = 4, 6  # layers after which the next token and the moment of a mistake are known; one more gathers
 HELD_BACK = 4096  # samples that no training step sees
 
 
@@ -31,6 +32,7 @@ class Judge(nn.Module):
     def __init__(self, lm: Qwen2ForCausalLM) -> None:
         super().__init__()
         self.lm, self.head = lm, new_head(lm.config.hidden_size)
+        self.moment = nn.Linear(lm.config.hidden_size, 2)  # for training only
 
 
 def judge_batches(tokenizer: PreTrainedTokenizerFast, samples: list[Example], rows: int, seed: int) -> Callable[[int], Batch]:
@@ -57,15 +59,18 @@ def targets(candidate: list[int], reference: list[int]) -> list[int]:
 
 
 def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the verdicts at every token, of the verdicts at the separators, and of the next tokens."""
+    """Of the verdicts at the separators; of the moment of the mistake, right tokens and first wrong ones weighing the same;
+    and of the reference's next tokens."""
     ids, wanted = batch
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = judge.lm.model(input_ids=ids).last_hidden_state
-    kept, right = wanted != IGNORED, wanted > 0
-    verdicts = nn.functional.cross_entropy(judge.head(hidden[kept].float()), right[kept].long(), reduction="none")
-    closing = ids[kept] == judge.separator
-    tokens = nn.functional.cross_entropy(judge.lm.lm_head(hidden[right].float()), wanted[right] - 1)
-    return verdicts.mean(), verdicts[closing].mean(), tokens
+        layers = judge.lm.model(input_ids=ids, output_hidden_states=True).hidden_states
+    right, first_wrong = wanted > 0, (wanted == 0) & (wanted.roll(1, 1) != 0)
+    tokens = nn.functional.cross_entropy(judge.lm.lm_head(judge.lm.model.norm(layers[TRUNK][right].float())), wanted[right] - 1)
+    moment = sum(nn.functional.cross_entropy(judge.moment(judge.lm.model.norm(layers[NOTICE][some].float())), torch.full((int(some.sum()),), label))
+                 for some, label in ((right, 1), (first_wrong, 0))) / 2
+    closing = (wanted != IGNORED) & (ids == judge.separator)
+    verdict = nn.functional.cross_entropy(judge.head(layers[-1][closing].float()), right[closing].long())
+    return verdict, moment, tokens
 
 
 def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> Callable[[nn.Module], str]:
@@ -74,7 +79,7 @@ def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> 
 
     @torch.no_grad()
     def report(judge: nn.Module) -> str:
-        return "held-back loss {1:.3f}, every token {0:.3f}, next token {2:.3f}".format(
+        return "held-back loss {:.3f}, moment of the mistake {:.3f}, next token {:.3f}".format(
             *(loss.item() for loss in judge_losses(judge, batches(0))))
 
     return report

@@ -46,7 +46,7 @@ class Recipe:
 
 
 RECIPES = {"small": Recipe(2600, 1930, 1e-2, 1), "full": Recipe(5000, 5000, 1e-2, 1, 1 / 3),
-           "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(4000, 4000, 5e-3, 3)}
+           "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(3000, 3000, 5e-3, 3)}
 IGNORED = -100  # a target that carries no loss
 
 Batch = tuple[Tensor, Tensor]  # token ids and targets, both (rows, length)
