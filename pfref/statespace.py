@@ -67,9 +67,9 @@ class HiddenMarkov(FeynmanKac[Tensor]):
 
 @dataclass(frozen=True)
 class LinearGaussian(FeynmanKac[Tensor]):
-    """x_t = F x_t-1 + noise(Q), y_t = H x_t + noise(R), x_1 ~ N(m, S). Its particles are (P, N, d)."""
-    initial_mean: Tensor  # (d,)
-    initial_covariance: Tensor  # (d, d)
+    """x_t = F x_t-1 + noise(Q), y_t = H x_t + noise(R), x_1 ~ N(m_0, Sigma_0). Its particles are (P, N, d)."""
+    initial_mean: Tensor  # m_0, (d,)
+    initial_covariance: Tensor  # Sigma_0, (d, d)
     transition: Tensor  # F, (d, d)
     transition_noise: Tensor  # Q, (d, d)
     observation: Tensor  # H, (e, d)

@@ -25,4 +25,4 @@ def normalise(log_weights: Tensor) -> Tensor:
 def effective_sample_size(log_weights: Tensor) -> Tensor:
     """Kong's effective sample size 1 / sum W^2, between 1 and N: (..., N) -> (...); 0 where dead."""
     total = normalise(log_weights).square().sum(-1)
-    return torch.where(total > 0, 1 / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
+    return torch.where(total > 0, 1 / total, 0.0)

@@ -11,12 +11,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pfref.minimath.evaluate import auc, pass_at
 from pfref.minimath.export import as_llama
+from pfref.minimath.fitting import Recipe, fit
 from pfref.minimath.judge import judge_batches, targets
 from pfref.minimath.mistakes import corrupted, unseen_problem
+from pfref.minimath.policy import language_batches, language_loss, new_model
 from pfref.minimath.problems import (DELIMITER, LEVELS, OPERATIONS_AT_LEVEL, SUBJECTS, check_steps, draw, evaluate, load_set,
                                      make_set, write_steps)
 from pfref.minimath.tokenizer import build
-from pfref.minimath.train import Recipe, fit, language_batches, language_loss, new_model
 
 PACKAGE = Path(__file__).parents[1] / "pfref" / "minimath"
 SYMBOLS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a // b,

@@ -18,8 +18,10 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 from ..lm import LanguageModel
 from ..prm import new_head
 from .export import trained
+from .fitting import IGNORED, Batch, Recipe, by_length, fit
 from .mistakes import Example, corrupted, sampled, unseen_problem
-from .train import IGNORED, Batch, Recipe, by_length, fit, grow, new_model, prompt_text, unseen
+from .policy import grow, new_model, prompt_text, unseen
+from .tokenizer import build
 
 SEPARATOR = "<extra_0>"
 TRUNK, NOTICE = 4, 6  # layers after which the next token and the moment of a mistake are known; one more gathers
@@ -87,8 +89,6 @@ def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> 
 
 def train_judge(folder: Path, recipe: Recipe, rows: int) -> Judge:
     """From the fully trained policy; the small model's samples are drawn once and kept in `folder`."""
-    from .tokenizer import build
-
     tokenizer = build()
     torch.manual_seed(recipe.seed)
     lm = new_model("judge", tokenizer)

@@ -1,0 +1,71 @@
+"""Break pfref on purpose, one place at a time, and see the checks fail: `python -m tests.mutations`.
+
+Each break is made in a copy of the repository and must fail the check named beside it, a unit test or a chapter under
+strict nbval. Exits with 1 if a break goes unseen, or if its line is no longer in the package.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NBVAL = ["--nbval", "--nbval-current-env"]
+
+# what is broken, file, the line's text, its replacement, the check
+BREAKS = [
+    ("evidence forgotten at resampling", "smc.py", "last.log_evidence[:, None], log_weights)", "0.0, log_weights)", "tests/test_exact.py"),
+    ("resampling after the last step", "smc.py", "due = active.any(1) & (ess", "due = (ess", "tests/test_smc.py"),
+    ("caches not forked", "lm.py", 'p.parents = torch.arange(p.rows, device=self.device)\n        p.log_ratio',
+     'p.parents = torch.arange(p.rows, device=self.device)\n        p.cache.lengths = p.cache.lengths.flip(0)\n        p.log_ratio', "tests/test_exact.py"),
+    ("temperature left out", "lm.py", "logits.float() / temperature", "logits.float()", "tests/test_exact.py"),
+    ("a particle cut short counts as complete", "reasoning.py", "torch.where(state.population.truncated, -torch.inf, log_g)", "log_g", "tests/test_exact.py"),
+    ("finished particles weighed again", "reasoning.py", "weighed = state.moved |", "weighed = state.moved | state.finished |", "tests/test_exact.py"),
+    ("a row sees one token too few", "cache.py", "device=ids.device) <= position", "device=ids.device) < position", "tests/test_exact.py"),
+    ("swapped rows keep their lengths", "cache.py", "for tensor in (self.lengths, self.particle,", "for tensor in (self.particle,", "tests/test_exact.py"),
+    ("uniforms shared by all populations", "randomness.py", "return [generator(seed, population) for", "return [generator(seed) for", "tests/test_exact.py"),
+    ("log-odds from a rounded probability", "prm.py", "        return logits[:, 1] - logits[:, 0]", "        return torch.logit(torch.softmax(logits.bfloat16(), -1)[:, 1].float(), 1e-6)", "tests/test_prm.py"),
+    ("the first step's separator left out", "prm.py", '["input_ids"] + [self.separator]', '["input_ids"] + [self.separator][first:]', "tests/test_prm.py"),
+    ("effective sample size of cubes", "weights.py", ".square().sum(-1)", ".pow(3).sum(-1)", "book/03_importance_sampling.ipynb"),
+    ("mean weight without its N", "weights.py", " - math.log(log_weights.shape[-1])", "", "book/03_importance_sampling.ipynb"),
+    ("forward algorithm without its transition", "statespace.py", "predicted = filtered[-1] @ self.transition", "predicted = filtered[-1]", "book/02_state_space.ipynb"),
+    ("smoother's gain transposed", "statespace.py", "means[-1] - self.transition @ mean", "means[-1] - mean", "book/02_state_space.ipynb"),
+    ("residual copies not taken", "resampling.py", "torch.where(slot < copies.sum(-1, keepdim=True), certain, drawn)", "drawn", "book/04_resampling.ipynb"),
+    ("systematic with fresh uniforms", "resampling.py", "uniforms[..., :1].expand_as(uniforms)", "uniforms", "book/04_resampling.ipynb"),
+    ("lineage one generation short", "smc.py", "reversed(self.steps[:-1])", "reversed(self.steps[1:])", "book/05_particle_filter.ipynb"),
+]
+
+
+def seen(file: str, line: str, replacement: str, check: str) -> bool:
+    """Does the check fail in a copy with this break?"""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("pfref", "tests", "book", "pyproject.toml"):
+            source, target = ROOT / part, Path(folder, part)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+            else:
+                shutil.copy(source, target)
+        broken = Path(folder, "pfref", file)
+        text = broken.read_text()
+        if text.count(line) != 1:
+            sys.exit(f"pfref/{file} holds {line!r} {text.count(line)} times, not once: mend the list of breaks")
+        broken.write_text(text.replace(line, replacement))
+        options = NBVAL if check.endswith(".ipynb") else []
+        run = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *options, check], cwd=folder,
+                             env=os.environ | {"PYTHONPATH": folder, "TQDM_DISABLE": "1"}, capture_output=True, text=True)
+        return run.returncode == 1 and " failed" in run.stdout
+
+
+def main() -> int:
+    unseen = 0
+    for what, file, line, replacement, check in BREAKS:
+        found = seen(file, line, replacement, check)
+        unseen += not found
+        print(f"{'seen  ' if found else 'MISSED'}  {what} (pfref/{file}) by {check}", flush=True)
+    return int(unseen > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
