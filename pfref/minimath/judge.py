@@ -3,7 +3,7 @@
 A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is. So every part
 has its own lesson. The trunk goes on predicting the reference's next token wherever a candidate is right so far; two layers
 above it, where what was expected can be compared with what was written, notice the moment of a mistake; the last layer
-gathers what was noticed into the verdict at the separator, which alone is used.
+gathers what was noticed into a verdict, at every token. Used is the verdict at the separators alone.
 """
 
 import json
@@ -60,8 +60,8 @@ def targets(candidate: list[int], reference: list[int]) -> list[int]:
     return [1 + token for token in reference[1:right + 1]] + [0] * (len(candidate) - right)
 
 
-def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the verdicts at the separators; of the moment of the mistake, right tokens and first wrong ones weighing the same;
+def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, ...]:
+    """Of the verdicts at the separators, and at every token; of the moment of the mistake, right tokens and first wrong ones weighing the same;
     and of the reference's next tokens."""
     ids, wanted = batch
     with torch.autocast("cpu", torch.bfloat16):
@@ -70,9 +70,9 @@ def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     tokens = nn.functional.cross_entropy(judge.lm.lm_head(judge.lm.model.norm(layers[TRUNK][right].float())), wanted[right] - 1)
     moment = sum(nn.functional.cross_entropy(judge.moment(judge.lm.model.norm(layers[NOTICE][some].float())), torch.full((int(some.sum()),), label))
                  for some, label in ((right, 1), (first_wrong, 0))) / 2
-    closing = (wanted != IGNORED) & (ids == judge.separator)
-    verdict = nn.functional.cross_entropy(judge.head(layers[-1][closing].float()), right[closing].long())
-    return verdict, moment, tokens
+    kept = wanted != IGNORED
+    verdict = nn.functional.cross_entropy(judge.head(layers[-1][kept].float()), right[kept].long(), reduction="none")
+    return verdict[ids[kept] == judge.separator].mean(), verdict.mean(), moment, tokens
 
 
 def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> Callable[[nn.Module], str]:
@@ -81,7 +81,7 @@ def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> 
 
     @torch.no_grad()
     def report(judge: nn.Module) -> str:
-        return "held-back loss {:.3f}, moment of the mistake {:.3f}, next token {:.3f}".format(
+        return "held-back loss {:.3f}, every token {:.3f}, moment of the mistake {:.3f}, next token {:.3f}".format(
             *(loss.item() for loss in judge_losses(judge, batches(0))))
 
     return report
