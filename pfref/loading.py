@@ -73,6 +73,8 @@ def load_weights(factory: Any, where: dict[str, Any], device: torch.device, dtyp
     safe = {} if "gguf_file" in where else dict(use_safetensors=True)
     try:
         model = factory.from_pretrained(**where, **safe, dtype=dtype, attn_implementation="sdpa")
+    except ImportError as error:  # transformers reads .gguf files with these two
+        raise UserError(f"{first_line(error)} Run `pip install gguf accelerate`") from error
     except Exception as error:
         raise UserError(f"{where['pretrained_model_name_or_path']} does not load: {first_line(error)}") from error
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])

@@ -9,17 +9,17 @@ BLANK = 0  # the state at a step's start: nothing but white space so far
 
 
 def match_table(tokenizer: Any, vocabulary: int, delimiter: str) -> Tensor:
-    """(states, V): from a state and a token to the next state, up to `complete_state`.
+    """(states, V): from a state and a token to the next state. The last is `complete_state`, which stays.
 
     State BLANK has seen only white space, so a stray delimiter at its start makes no empty step. State 1 + k has seen
     text of which the last k characters begin the delimiter, so a delimiter is found across tokens too.
     """
     states = complete_state(delimiter)
-    table = torch.empty(states, vocabulary, dtype=torch.long)
+    table = torch.full((states + 1, vocabulary), states)
     texts = tokenizer.batch_decode([[token] for token in range(min(vocabulary, len(tokenizer)))])
     texts += [""] * (vocabulary - len(texts))
     plain = torch.tensor([not set(text) & set(delimiter) and bool(text.strip()) for text in texts])
-    table[:, plain] = 1
+    table[:states, plain] = 1
     for token in (~plain).nonzero()[:, 0].tolist():
         for state in range(states):
             table[state, token] = advance(state, texts[token], delimiter)

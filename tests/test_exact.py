@@ -67,23 +67,23 @@ def test_target_temperature_is_paid_for_in_the_weights() -> None:
     assert abs(z.mean() - other) > 6 * z.std() / len(z) ** 0.5
 
 
-def test_fixed_length_steps_and_a_potential_temperature() -> None:
-    """Steps of two tokens, tau = 2; the solution may end only by its end token."""
+@pytest.mark.parametrize("length", [2, 3])
+def test_fixed_length_steps_and_a_potential_temperature(length: int) -> None:
+    """Steps of two or three tokens, whatever they say, tau = 2; the solution may end only by its end token."""
     lm, prm = world()
-    proposal = Proposal(temperature=1.0, step_tokens=2, max_tokens=4, max_steps=2)
+    proposal = Proposal(temperature=1.0, step_tokens=length, max_tokens=2 * length, max_steps=2)
     z = estimates(1000, 8, "residual", 1.0, "score", seed=6, proposal=proposal, tau=2.0).last.log_evidence
-    assert torch.isfinite(z).all() or (z == -torch.inf).any()
-    exact = sum(math.exp(log_target(path, "score", 2.0)) for path in two_token_paths(lm, prm))
+    exact = sum(math.exp(log_target(path, "score", 2.0)) for path in fixed_length_paths(lm, prm, length))
     assert abs(z.exp().mean() - exact) < 3 * z.exp().std() / len(z) ** 0.5
 
 
-def two_token_paths(lm, prm):
+def fixed_length_paths(lm, prm, length):
     from tests.enumerable import END, Path, scores
 
-    wide = Proposal(temperature=1.0, max_step_tokens=9, max_tokens=4, max_steps=9)
+    wide = Proposal(temperature=1.0, max_step_tokens=9, max_tokens=2 * length, max_steps=9)
     for path in enumerate_paths(lm, prm, wide):
         tokens = sum(path.steps, ())
-        steps = tuple(tokens[k:k + 2] for k in range(0, len(tokens), 2))
+        steps = tuple(tokens[k:k + length] for k in range(0, len(tokens), length))
         assert tokens[-1] == END
         yield Path(steps, path.log_p, scores(prm, steps, PROBLEM))
 
