@@ -33,27 +33,23 @@ def locate(name: str | Path) -> dict[str, Any]:
 
 
 def download(hub_id: str) -> str:
-    """The local folder of a hub model, fetched if it is not there yet."""
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+    """The local folder of a hub model, fetched if it is not there yet; without a network, the hub's cache."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     try:
-        try:
-            hf_hub_download(hub_id, "config.json", etag_timeout=HUB_SECONDS)  # one quick question before the long one
-        except (GatedRepoError, RepositoryNotFoundError) as error:
-            raise UserError(f"the hub has no model {hub_id} that you may read; check the name, or log in with "
-                            "`hf auth login` and accept its licence") from error
-        except EntryNotFoundError as error:
-            if "config.json" in str(error) and "404" in str(error):
-                raise UserError(f"{hub_id} has no config.json on the hub, so it is not a transformers model") from error
-            raise
-        return snapshot_download(hub_id, allow_patterns=wanted, etag_timeout=HUB_SECONDS)
-    except UserError:
-        raise
+        HfApi().model_info(hub_id, timeout=HUB_SECONDS)  # one question; the download itself would retry for long
+        return snapshot_download(hub_id, allow_patterns=wanted)
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        raise UserError(f"the hub has no model {hub_id} that you may read; check the name, or log in with "
+                        "`hf auth login` and accept its licence") from error
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
-        raise UserError(f"{hub_id} is neither a local folder nor in the hub's cache, and the hub cannot be reached "
-                        f"({type(error).__name__}); check the name and the network, or give a local folder") from error
+        try:
+            return snapshot_download(hub_id, allow_patterns=wanted, local_files_only=True)
+        except Exception:
+            raise UserError(f"{hub_id} is neither a local folder nor in the hub's cache, and the hub cannot be reached "
+                            f"({type(error).__name__}); check the name and the network, or give a local folder") from error
 
 
 def load_tokenizer(where: dict[str, Any]) -> Any:
