@@ -17,7 +17,7 @@ NBVAL = ["--nbval", "--nbval-current-env"]
 # what is broken, file, the line's text, its replacement, the check
 BREAKS = [
     ("evidence forgotten at resampling", "smc.py", "last.log_evidence[:, None], log_weights)", "0.0, log_weights)", "tests/test_exact.py"),
-    ("resampling after the last step", "smc.py", "due = active.any(1) & (ess", "due = (ess", "tests/test_smc.py"),
+    ("resampling after the last step", "smc.py", "due = active.any(1) & (ess", "due = (ess", "tests/test_filter_mistakes.py"),
     ("caches not forked", "lm.py", 'p.parents = torch.arange(p.rows, device=self.device)\n        p.log_ratio',
      'p.parents = torch.arange(p.rows, device=self.device)\n        p.cache.lengths = p.cache.lengths.flip(0)\n        p.log_ratio', "tests/test_exact.py"),
     ("temperature left out", "lm.py", "logits.float() / temperature", "logits.float()", "tests/test_exact.py"),

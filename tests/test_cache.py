@@ -156,7 +156,7 @@ class Oracle:
     def __init__(self, rows: list[list[int]]) -> None:
         self.rows = dict(enumerate(rows))
 
-    def agrees(self, cache: RaggedCache, particles: int) -> None:
+    def agrees(self, cache: RaggedCache) -> None:
         held = cache.particle.tolist()
         assert sorted(held) == sorted(self.rows) and len(set(held)) == len(held)
         assert cache.lengths.tolist() == [len(self.rows[m]) for m in held]
@@ -199,7 +199,7 @@ def test_any_sequence_of_moves_equals_the_oracle(name: str, seed: int) -> None:
             cache.fork(ancestors, kept)
             oracle.rows = {m: list(oracle.rows[int(ancestors[m])]) for m in range(particles) if kept[m]}
         poison(cache)
-        oracle.agrees(cache, particles)
+        oracle.agrees(cache)
     assert min(moves.values()) > 0 and cache.tokens == fed
     out = cache.extend(model, torch.full((len(cache.particle), 1), 3)).logits[:, -1]
     for m, logits in zip(cache.particle.tolist(), out, strict=True):
