@@ -15,6 +15,13 @@ from pfref.minimath.problems import Problem, load_set
 from pfref.records import bootstrap, write_record
 
 BATCH = 20
+CHOICES: dict[str, Callable[[Solution], str | None]] = {
+    "best-of-N": best_of, "weighted best-of-N": weighted_best_of, "majority": majority}
+VARIANTS: dict[str, dict[str, object]] = {
+    "as solve does": {}, "weighted vote": dict(choose="vote"), "one draw": dict(choose="draw"),
+    "threshold 1": dict(threshold=1.0), "multinomial, threshold 1": dict(resampling="multinomial", threshold=1.0),
+    "score": dict(potential="score"), "telescoping": dict(potential="telescoping"), "reweighted": dict(finished="reweighted"),
+    "tau 0.5": dict(tau=0.5), "tau 2": dict(tau=2.0)}
 
 
 def run(problems: list[Problem], lm: LanguageModel, prm: RewardModel, n: int, seed: int, **options: object) -> list[Solution]:
@@ -30,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--variants", action="store_true", help="also other potentials, schemes and thresholds at N = 16")
+    parser.add_argument("--variants", action="store_true", help="instead: other choices, potentials, schemes and thresholds at N = 16")
     a = parser.parse_args()
     lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
     problems = load_set(a.set)[:a.rows]
@@ -49,24 +56,18 @@ def main() -> None:
         tokens = sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
         note(method, n, [[s.answer for s in seed] for seed in runs], tokens)
 
-    note("greedy", 1, [greedy(texts, lm)], 0.0)
-    note("large model, greedy", 1, [greedy(texts, LanguageModel.load("minimath-large"))], 0.0)
-    choices: dict[str, Callable[[Solution], str | None]] = {
-        "best-of-N": best_of, "weighted best-of-N": weighted_best_of, "majority": majority}
-    for n in a.sizes:
-        runs = [run(problems, lm, prm, n, seed, threshold=0.0) for seed in range(a.seeds)]
-        tokens = sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
-        for method, choice in choices.items():
-            note(method, n, [[choice(s) for s in seed] for seed in runs], tokens)
-        filtered("particle filter", n)
     if a.variants:
-        filtered("vote", 16, choose="vote")
-        filtered("draw", 16, choose="draw")
-        filtered("multinomial at every step", 16, resampling="multinomial", threshold=1.0)
-        filtered("threshold 1", 16, threshold=1.0)
-        filtered("score", 16, potential="score")
-        filtered("telescoping", 16, potential="telescoping")
-        filtered("reweighted", 16, finished="reweighted")
+        for method, options in VARIANTS.items():
+            filtered(method, 16, **options)
+    else:
+        note("greedy", 1, [greedy(texts, lm)], 0.0)
+        note("large model, greedy", 1, [greedy(texts, LanguageModel.load("minimath-large"))], 0.0)
+        for n in a.sizes:
+            runs = [run(problems, lm, prm, n, seed, threshold=0.0) for seed in range(a.seeds)]
+            tokens = sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
+            for method, choice in CHOICES.items():
+                note(method, n, [[choice(s) for s in seed] for seed in runs], tokens)
+            filtered("particle filter", n)
     write_record(a.out, "python -m benchmarks.accuracy", dict(rows=rows), set=a.set, problems=len(problems), seeds=a.seeds,
                  temperature=0.8, model="minimath-small", reward_model="minimath-prm")
 

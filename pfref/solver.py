@@ -55,7 +55,7 @@ class Trace:
 class Solution:
     problem: str
     answer: str | None  # the chosen particle's, or the vote's
-    chosen: Particle
+    chosen: Particle | None  # None if no particle is left
     particles: list[Particle]
     votes: dict[str, float]  # answer -> share of the weight
     log_evidence: float
@@ -75,7 +75,8 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
     seed    each problem draws from its own generator, seeded by `seed`, its text and how often that text came before:
             the same seed gives the same particles whatever else is in the batch
 
-    Raises UserError if an argument is wrong, or if every particle of a problem was ruled out.
+    Raises UserError if an argument is wrong, or if every particle of a single problem was ruled out; among several
+    problems such a one has the answer None, so that the others are not lost and none leaves the denominator.
     """
     if choose not in CHOICES:
         raise UserError(f"there is no choice {choose!r}; choose one of {', '.join(CHOICES)}")
@@ -93,6 +94,10 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
     seconds = time.perf_counter() - began
     points = uniforms(sources, 1)
     found = [finish(run, model, p, choose, points[p], seconds) for p in range(len(texts))]
+    if alone and found[0].chosen is None:
+        cut = int(run.last.state.population.truncated.sum())
+        raise UserError(f"no particle is left: {cut} of {particles} met a limit of length before an answer; "
+                        "raise the limits on steps and tokens, or take more particles")
     return found[0] if alone else found
 
 
@@ -101,24 +106,23 @@ def finish(run: ParticleFilter[Thoughts], model: Reasoning, p: int, choose: str,
     """Read population p of a run that has ended, and choose its answer."""
     state, n = run.last.state, run.particles
     rows, weights = range(p * n, (p + 1) * n), run.last.weights[p]
-    if not weights.sum() > 0:
-        cut = int(state.population.truncated[p * n:(p + 1) * n].sum())
-        raise UserError(f"no particle of problem {p + 1} is left: {cut} of {n} met a limit of length before an answer; "
-                        "raise the limits on steps and tokens, or take more particles")
     finished, z = state.finished.tolist(), state.z.tolist()
     members = [Particle(state.population.texts[row], boxed("".join(state.population.texts[row])), float(weights[k]), z[row],
                         finished[row]) for k, row in enumerate(rows)]
     votes = vote([m.answer for m in members], weights.tolist())
-    if choose == "draw":
+    alive = [m for m in members if m.weight > 0]
+    if not alive:
+        chosen = None
+    elif choose == "draw":
         chosen = members[int(inverse_cdf(weights, point))]
     elif choose == "vote" and votes:
         chosen = max((m for m in members if m.answer == next(iter(votes))), key=lambda m: m.weight)
     else:
-        chosen = max((m for m in members if m.weight > 0), key=lambda m: m.reward)
+        chosen = max(alive, key=lambda m: m.reward)
     own = 1 + sum(bool(step.active[p].any()) for step in run.steps)  # steps until this population ended
     trace = Trace(*(torch.stack([getattr(step, name)[p] for step in run.steps[:own]])
                     for name in ("log_weights", "ess", "ancestors", "active")))
     population, judgement = state.population, state.judgement
     cost = Cost(len(model.prompts[p]), int(population.generated[p]), int(judgement.scored[p]),
                 population.cache.calls, judgement.cache.calls, seconds)
-    return Solution(model.problems[p], chosen.answer, chosen, members, votes, float(run.last.log_evidence[p]), trace, cost)
+    return Solution(model.problems[p], chosen.answer if chosen else None, chosen, members, votes, float(run.last.log_evidence[p]), trace, cost)

@@ -92,10 +92,14 @@ def test_choices() -> None:
 
 def test_nothing_ends_is_one_clear_line() -> None:
     lm, prm = LanguageModel.load("minimath-small"), shipped_prm()
-    with pytest.raises(UserError, match="no particle of problem 1 is left: 4 of 4 met a limit"):
+    with pytest.raises(UserError, match="no particle is left: 4 of 4 met a limit"):
         solve(TEXTS[0], lm, prm, 4, proposal=Proposal(max_step_tokens=2))
     with pytest.raises(UserError, match="met a limit"):
         solve(TEXTS[0], lm, prm, 4, proposal=Proposal(max_steps=1))
+    two_steps = min(range(8), key=lambda k: len(load_set("minimath500")[k].steps))
+    found = solve(TEXTS, lm, prm, 4, proposal=Proposal(max_steps=2))  # among several, the others are not lost
+    assert len(found) == 8 and found[two_steps].answer is not None
+    assert any(s.answer is None and s.chosen is None and s.log_evidence == -torch.inf for s in found)
 
 
 @pytest.mark.parametrize("change, message", [
