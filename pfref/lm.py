@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from .cache import RaggedCache
 from .errors import UserError
-from .loading import best_device, best_dtype, load_tokenizer, load_weights, locate
+from .loading import best_device, best_dtype, context_of, load_tokenizer, load_weights, locate
 from .randomness import uniforms
 from .stepping import BLANK, complete_state, end_tokens, match_table
 
@@ -72,7 +72,7 @@ class LanguageModel:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.device = model.device
-        self.context: int = model.config.get_text_config().max_position_embeddings
+        self.context = context_of(model.config)
         self.vocabulary: int = model.get_output_embeddings().weight.shape[0]
         self.end_tokens = end_tokens(model, tokenizer)
         self.is_end = torch.zeros(self.vocabulary, dtype=torch.bool, device=self.device)

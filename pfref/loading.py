@@ -80,6 +80,12 @@ def load_weights(factory: Any, where: dict[str, Any], device: torch.device, dtyp
     return model.to(device).eval().requires_grad_(False)
 
 
+def context_of(config: Any) -> int:
+    """Tokens that a model takes. One window for all layers, as Mistral has, changes nothing up to its length."""
+    config = config.get_text_config()
+    return min(config.max_position_embeddings, getattr(config, "sliding_window", None) or config.max_position_embeddings)
+
+
 def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 

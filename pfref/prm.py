@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .cache import RaggedCache
 from .errors import UserError
-from .loading import best_device, best_dtype, load_tokenizer, load_weights, locate
+from .loading import best_device, best_dtype, context_of, load_tokenizer, load_weights, locate
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class RewardModel:
         self.body, self.head, self.tokenizer, self.family, self.aggregation = body, head, tokenizer, family, aggregation
         self.separator: int = separator[0]
         self.device = body.device
-        self.context: int = body.config.max_position_embeddings
+        self.context = context_of(body.config)
 
     @classmethod
     def load(cls, name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None,

@@ -122,10 +122,10 @@ def test_after_forks_the_next_token_is_that_of_a_full_pass(name: str, small: Lan
 
 
 def test_rows_that_ended_leave_the_batch(small: LanguageModel) -> None:
-    proposal, population = Proposal(), small.start([small.prompt(LEVELS[1][0])], 8, Proposal())
+    proposal, population = Proposal(delimiter="never"), small.start([small.prompt(LEVELS[3][0])], 8, Proposal())
     with TokensInside(small.model) as inside:
         finish(small, population, proposal, generators(0, 1))
-    assert inside.shapes[-1][0] < inside.shapes[0][0] == 8
+    assert inside.shapes[0][0] == 8 and inside.shapes[-1][0] < 8 and len(population.step_lengths) == 1
     assert sum(rows for rows, _ in inside.shapes) == int(population.lengths.sum())
 
 
@@ -158,18 +158,20 @@ def test_temperature_reaches_every_step(temperature: float) -> None:
         assert often.any() and abs(surprise(counts[often], p[often])) < 3
 
 
-@pytest.mark.parametrize("temperature", [0.5, 0.8, 1.3])
+@pytest.mark.parametrize("temperature", [0.8, 1.3])
 @torch.inference_mode()
 def test_first_tokens_follow_the_softmax(small: LanguageModel, temperature: float) -> None:
-    """Each frequent token's share lies within 3 standard errors, on the shipped model."""
-    proposal, prompt, rows = Proposal(temperature=temperature, step_tokens=1), small.prompt(LEVELS[5][1]), 4000
-    population = small.start([prompt], rows, proposal)
+    """On the shipped model, where it is least sure within a problem and its solution: each token's share within 3 standard errors."""
+    problem, rows = next(p for p in load_set("minimath500") if p.level == 5), 4000
+    ids = small.prompt(problem.problem) + small.tokenizer("\n\n".join(problem.steps))["input_ids"]
+    p = torch.softmax(small.model(input_ids=torch.tensor([ids])).logits[0].double() / temperature, -1)
+    place = int(torch.special.entr(p).sum(-1).argmax())
+    population = small.start([ids[:place + 1]], rows, proposal := Proposal(temperature=temperature, step_tokens=1))
     small.extend(population, ~population.ended, proposal, [generator("first", temperature)])
-    p = torch.softmax(small.model(input_ids=torch.tensor([prompt])).logits[0, -1].double() / temperature, -1)
-    share = torch.bincount(population.tokens[:, 0], minlength=small.vocabulary) / rows
-    error = (p * (1 - p) / rows).sqrt()
+    share, p = torch.bincount(population.tokens[:, 0], minlength=small.vocabulary) / rows, p[place]
     frequent = p * rows > 10
-    assert int(frequent.sum()) > 1 and bool(((share - p).abs() < 3 * error)[frequent].all())
+    assert int(frequent.sum()) > 3
+    assert bool(((share - p).abs() < 3 * (p * (1 - p) / rows).sqrt())[frequent].all())
     assert float(share[~frequent].sum()) < float(p[~frequent].sum()) + 0.01
 
 
@@ -199,21 +201,26 @@ def texts_of(lm: LanguageModel, problems: list[str], proposal: Proposal) -> list
 
 
 @pytest.mark.parametrize("delimiter", ["\n\n", "never"])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_same_particles_alone_and_among_seven_others(small: LanguageModel, threads: int, delimiter: str) -> None:
+def test_same_particles_alone_and_among_seven_others(small: LanguageModel, delimiter: str) -> None:
     """With "never" a step is a whole solution: neighbours work on for long after a short problem's rows have ended."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    problems = [LEVELS[1][0], *LEVELS[5][:5], LEVELS[3][0], LEVELS[1][1]]
+    together = texts_of(small, problems, Proposal(delimiter=delimiter))
+    lengths = [max(map(len, solutions)) for solutions in together]
+    assert min(lengths) < 64 < max(lengths)  # some need a second block of uniforms, some do not
+    for k in (0, 1, 6, 7):
+        assert texts_of(small, [problems[k]], Proposal(delimiter=delimiter)) == [together[k]]
+    assert texts_of(small, problems[::-1], Proposal(delimiter=delimiter)) == together[::-1]
+
+
+def test_same_particles_on_one_thread_and_on_two(small: LanguageModel) -> None:
+    before, found = torch.get_num_threads(), []
     try:
-        problems = [LEVELS[1][0], *LEVELS[5][:5], LEVELS[3][0], LEVELS[1][1]]
-        together = texts_of(small, problems, Proposal(delimiter=delimiter))
-        lengths = [max(map(len, solutions)) for solutions in together]
-        assert min(lengths) < 64 < max(lengths)  # some need a second block of uniforms, some do not
-        for k in (0, 1, 6, 7):
-            assert texts_of(small, [problems[k]], Proposal(delimiter=delimiter)) == [together[k]]
-        assert texts_of(small, problems[::-1], Proposal(delimiter=delimiter)) == together[::-1]
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(texts_of(small, [LEVELS[1][0], LEVELS[3][0]], Proposal(temperature=1.0)))
     finally:
         torch.set_num_threads(before)
+    assert found[0] == found[1]
 
 
 def test_a_population_draws_nothing_while_others_work(small: LanguageModel) -> None:
@@ -442,15 +449,15 @@ def test_a_sliding_window_bounds_the_context() -> None:
 def test_a_real_model_step_by_step() -> None:
     """SmolLM2-135M-Instruct: forks at every step, each token once, steps where its text has blank lines."""
     lm = LanguageModel.load(Path(os.environ["PFREF_WEIGHTS"]) / "smollm2-135m-instruct.gguf")
-    proposal = Proposal(temperature=0.7, max_step_tokens=120, max_tokens=160)
-    prompt = lm.prompt("Explain in two short paragraphs why the sky is blue.")
+    proposal = Proposal(temperature=0.7, max_step_tokens=50, max_tokens=80)
+    prompt = lm.prompt("Write a short letter.")
     population = lm.start([prompt], 4, proposal)
     with TokensInside(lm.model) as inside:
         for _ in range(3):
             lm.extend(population, ~(population.ended | population.truncated), proposal, generators(2, 1))
             for slot, row in enumerate(population.cache.particle.tolist()):
-                full = lm.model(input_ids=torch.tensor([prompt + population.solution(row)])).logits[0, -1] if slot < 2 else None
-                assert full is None or torch.allclose(population.logits[slot], full, atol=1e-4 * float(full.abs().max()))
+                full = lm.model(input_ids=torch.tensor([prompt + population.solution(row)]), logits_to_keep=1).logits[0, -1]
+                assert torch.allclose(population.logits[slot], full, atol=1e-4 * float(full.abs().max()))
             lm.fork(population, torch.tensor([1, 0, 3, 3]))
     fed = [rows for rows, width in inside.shapes if width == 1]
     assert sum(fed) == int(population.generated.sum()) and population.cache.tokens == len(prompt) + sum(fed)
