@@ -4,6 +4,7 @@ Every method uses the same two models. Intervals resample problems; a problem's 
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,8 +69,11 @@ def main() -> None:
             for method, choice in CHOICES.items():
                 note(method, n, [[choice(s) for s in seed] for seed in runs], tokens)
             filtered("particle filter", n)
-    write_record(a.out, "python -m benchmarks.accuracy", dict(rows=rows), set=a.set, problems=len(problems), seeds=a.seeds,
-                 temperature=0.8, model="minimath-small", reward_model="minimath-prm")
+    settings = dict(set=a.set, problems=len(problems), seeds=a.seeds, temperature=0.8, model="minimath-small", reward_model="minimath-prm")
+    if a.out.exists() and (old := json.loads(a.out.read_text()))["settings"] == settings:  # sizes may be run one by one
+        fresh = {(row["method"], row["n"]) for row in rows}
+        rows = sorted([row for row in old["results"]["rows"] if (row["method"], row["n"]) not in fresh] + rows, key=lambda row: row["n"])
+    write_record(a.out, "python -m benchmarks.accuracy" + (" --variants" if a.variants else ""), dict(rows=rows), **settings)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pfref.minimath.evaluate import auc, pass_at
 from pfref.minimath.export import as_llama
 from pfref.minimath.fitting import Recipe, fit
-from pfref.minimath.judge import judge_batches, targets
+from pfref.minimath.judge import TRUNK, judge_batches, new_judge, targets
 from pfref.minimath.mistakes import corrupted, unseen_problem
 from pfref.minimath.policy import language_batches, language_loss, new_model
 from pfref.minimath.problems import (DELIMITER, LEVELS, OPERATIONS_AT_LEVEL, SUBJECTS, check_steps, draw, evaluate, load_set,
@@ -73,6 +73,20 @@ def test_a_judge_learns_a_verdict_at_every_token() -> None:
     ids, wanted = judge_batches(tokenizer, [("Compute 1+1.", ["1+1=3"], ["1+1=2"])] * 64, 8, 0)(0)
     closing = ids == tokenizer.convert_tokens_to_ids("<extra_0>")
     assert (wanted[closing] >= 0).all() and closing.any(1).all() and (wanted[closing] == 0).any()
+
+
+def test_a_new_judge_still_knows_what_the_policy_knows() -> None:
+    """Its frozen layers are the policy's function, in a smaller stream; the first new layer looks one token back."""
+    torch.manual_seed(0)
+    tokenizer = build()
+    policy = new_model("full", tokenizer).eval()
+    judge = new_judge(tokenizer, policy)
+    judge.lm.set_attn_implementation("eager")
+    ids = torch.randint(7, 100, (2, 30))
+    out = judge.lm.model(input_ids=ids, output_hidden_states=True, output_attentions=True)
+    assert torch.allclose(judge.expect[1](judge.notice_norm(out.hidden_states[TRUNK])), policy(ids).logits, atol=1e-4)
+    assert (out.attentions[TRUNK][:, :, 1:].argmax(-1) == torch.arange(29)).all()
+    assert not any(p.requires_grad for p in judge.lm.model.layers[0].parameters())
 
 
 def test_tokenizer_loses_nothing() -> None:

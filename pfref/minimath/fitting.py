@@ -52,8 +52,9 @@ def by_length(examples: Callable[[random.Random, int], list[tuple[list[int], lis
 
 def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for the rest."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
-    others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
+    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in learning if p.ndim == 2 and ".layers." in name]
+    others = [p for name, p in learning if not (p.ndim == 2 and ".layers." in name)]
     return [torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98))]
 

@@ -1,11 +1,13 @@
 """Train MiniMath's process reward model.
 
-A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is. So every part
-has its own lesson. The trunk goes on predicting the reference's next token wherever a candidate is right so far; two layers
-above it, where what was expected can be compared with what was written, notice the moment of a mistake; the last layer
-gathers what was noticed into a verdict, at every token. Used is the verdict at the separators alone.
+A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is, which tells
+nothing about the candidates of one problem. So each part has its own lesson. The trunk is the fully trained policy, frozen:
+it knows what should come next. New layers on top compare that with what was written: the first attends to the token before
+from the start, two of them learn how surprised the trunk was by every token and notice the moment of a mistake, and two more
+gather this into a verdict, at every token. Used is the verdict at the separators alone.
 """
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -21,20 +23,64 @@ from .export import trained
 from .fitting import IGNORED, Batch, Recipe, by_length, fit
 from .mistakes import Example, corrupted, sampled, unseen_problem
 from .policy import grow, new_model, prompt_text, unseen
+from .problems import DELIMITER
 from .tokenizer import build
 
 SEPARATOR = "<extra_0>"
-TRUNK, NOTICE = 4, 6  # layers after which the next token and the moment of a mistake are known; one more gathers
+TRUNK, NOTICE = 4, 6  # layers of the policy, and layers after which a mistake is noticed
 HELD_BACK = 4096  # samples that no training step sees
 
 
 class Judge(nn.Module):
-    """A reward model in training: a language model with Qwen2.5-Math-PRM's head beside its own."""
+    """A reward model in training: a body with Qwen2.5-Math-PRM's head, and three heads for training only."""
 
     def __init__(self, lm: Qwen2ForCausalLM) -> None:
         super().__init__()
-        self.lm, self.head = lm, new_head(lm.config.hidden_size)
-        self.moment = nn.Linear(lm.config.hidden_size, 2)  # for training only
+        width = lm.config.hidden_size
+        self.lm, self.head = lm, new_head(width)
+        self.notice_norm, self.moment, self.surprise = copy.deepcopy(lm.model.norm), nn.Linear(width, 2), nn.Linear(width, 1)
+
+
+def new_judge(tokenizer: PreTrainedTokenizerFast, policy: Qwen2ForCausalLM) -> Judge:
+    """The policy's layers, frozen, and new ones above; the separator is read as the delimiter that it stands for."""
+    lm = new_model("judge", tokenizer)
+    grow(lm, policy, places=range(TRUNK))
+    shrink_stream(lm, TRUNK, 1 / 200)
+    separator, delimiter = tokenizer.convert_tokens_to_ids([SEPARATOR, DELIMITER])
+    with torch.no_grad():
+        lm.model.embed_tokens.weight[separator] = lm.model.embed_tokens.weight[delimiter]
+    attend_to_the_token_before(lm.model.layers[TRUNK].self_attn)
+    judge = Judge(lm)
+    for frozen in (lm.model.embed_tokens, *lm.model.layers[:TRUNK]):
+        frozen.requires_grad_(False)
+    judge.separator, judge.expect = separator, [policy.model.norm.eval(), policy.lm_head.eval()]  # a list: not the judge's own
+    return judge
+
+
+@torch.no_grad()
+def shrink_stream(lm: Qwen2ForCausalLM, layers: int, factor: float) -> None:
+    """Scale what flows between the first layers, which leaves their function as it is: every layer normalises its input.
+
+    Training lets the stream grow to 200 times what a new layer can add, so without this the new ones are hardly heard.
+    """
+    lm.model.embed_tokens.weight.mul_(factor)
+    for layer in lm.model.layers[:layers]:
+        layer.self_attn.o_proj.weight.mul_(factor)
+        layer.mlp.down_proj.weight.mul_(factor)
+    lm.config.rms_norm_eps *= factor**2
+    for module in lm.modules():
+        if hasattr(module, "variance_epsilon"):
+            module.variance_epsilon = lm.config.rms_norm_eps
+
+
+@torch.no_grad()
+def attend_to_the_token_before(attention: nn.Module, strength: float = 6.4, frequencies: int = 8, base: float = 10000.0) -> None:
+    """Biases of queries and keys whose rotary product, A^2 sum_f cos(theta_f (i - j - 1)), is largest at j = i - 1."""
+    half = attention.head_dim // 2
+    theta = base ** (-torch.arange(frequencies) / half)
+    for projection, angle in ((attention.q_proj, -theta), (attention.k_proj, torch.zeros_like(theta))):
+        bias = projection.bias.view(-1, 2, half)
+        bias[:, 0, :frequencies], bias[:, 1, :frequencies] = strength * angle.cos(), strength * angle.sin()
 
 
 def judge_batches(tokenizer: PreTrainedTokenizerFast, samples: list[Example], rows: int, seed: int) -> Callable[[int], Batch]:
@@ -61,18 +107,23 @@ def targets(candidate: list[int], reference: list[int]) -> list[int]:
 
 
 def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, ...]:
-    """Of the verdicts at the separators, and at every token; of the moment of the mistake, right tokens and first wrong ones weighing the same;
-    and of the reference's next tokens."""
+    """Of the verdicts at the separators, and at every token; of the moment of the mistake, right tokens and first wrong
+    ones weighing the same; and of the trunk's surprise, log p(token), at every token of the candidate."""
     ids, wanted = batch
     with torch.autocast("cpu", torch.bfloat16):
         layers = judge.lm.model(input_ids=ids, output_hidden_states=True).hidden_states
-    right, first_wrong = wanted > 0, (wanted == 0) & (wanted.roll(1, 1) != 0)
-    tokens = nn.functional.cross_entropy(judge.lm.lm_head(judge.lm.model.norm(layers[TRUNK][right].float())), wanted[right] - 1)
-    moment = sum(nn.functional.cross_entropy(judge.moment(judge.lm.model.norm(layers[NOTICE][some].float())), torch.full((int(some.sum()),), label))
+    kept, right = wanted != IGNORED, wanted > 0
+    with torch.no_grad():
+        norm, head = judge.expect
+        expected = torch.log_softmax(head(norm(layers[TRUNK][:, :-1].float())), -1)
+        expected = expected.gather(-1, ids[:, 1:, None])[..., 0].clamp(min=-8)[kept[:, 1:]]
+    noticed = judge.notice_norm(layers[NOTICE].float())
+    surprise = nn.functional.smooth_l1_loss(judge.surprise(noticed[kept])[:, 0], expected)
+    first_wrong = (wanted == 0) & (wanted.roll(1, 1) != 0)
+    moment = sum(nn.functional.cross_entropy(judge.moment(noticed[some]), torch.full((int(some.sum()),), label))
                  for some, label in ((right, 1), (first_wrong, 0))) / 2
-    kept = wanted != IGNORED
     verdict = nn.functional.cross_entropy(judge.head(layers[-1][kept].float()), right[kept].long(), reduction="none")
-    return verdict[ids[kept] == judge.separator].mean(), verdict.mean(), moment, tokens
+    return verdict[ids[kept] == judge.separator].mean(), verdict.mean(), moment, surprise
 
 
 def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> Callable[[nn.Module], str]:
@@ -81,7 +132,7 @@ def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> 
 
     @torch.no_grad()
     def report(judge: nn.Module) -> str:
-        return "held-back loss {:.3f}, every token {:.3f}, moment of the mistake {:.3f}, next token {:.3f}".format(
+        return "held-back loss {:.3f}, every token {:.3f}, moment of the mistake {:.3f}, surprise {:.3f}".format(
             *(loss.item() for loss in judge_losses(judge, batches(0))))
 
     return report
@@ -91,10 +142,7 @@ def train_judge(folder: Path, recipe: Recipe, rows: int) -> Judge:
     """From the fully trained policy; the small model's samples are drawn once and kept in `folder`."""
     tokenizer = build()
     torch.manual_seed(recipe.seed)
-    lm = new_model("judge", tokenizer)
-    grow(lm, trained(new_model("full", tokenizer), folder / "full"), places=(0, 1, 2, 3))
-    judge = Judge(lm)
-    judge.separator = tokenizer.convert_tokens_to_ids(SEPARATOR)
+    judge = new_judge(tokenizer, trained(new_model("full", tokenizer), folder / "full"))
     samples_file = folder / "samples.json"
     if not samples_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
