@@ -20,7 +20,7 @@ Batch = tuple[Tensor, Tensor]  # token ids and targets, both (rows, length)
 class Recipe:
     """How a shipped model was trained: batches of 32 rows, one thread."""
     steps: int  # over which the schedule runs
-    stop: int  # the small model stops early, so that it stays imperfect
+    stop: int  # the policy and the judge stop early, so that both stay imperfect
     rate: float
     seed: int
     decay: float = 0.57  # the last share of the steps, over which the rate falls to zero

@@ -25,7 +25,7 @@ from .policy import train_language_model
 from .tokenizer import build
 
 RECIPES = {"small": Recipe(2600, 1930, 1e-2, 1), "full": Recipe(5000, 5000, 1e-2, 1, 1 / 3),
-           "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(2400, 2400, 6e-3, 3)}
+           "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(2400, 1617, 6e-3, 3)}
 
 
 def main() -> None:
