@@ -67,12 +67,21 @@ def load_tokenizer(where: dict[str, Any]) -> Any:
 def load_weights(factory: Any, where: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
     """`factory.from_pretrained` in evaluation mode, on `device`, with attention that takes our masks."""
     safe = {} if "gguf_file" in where else dict(use_safetensors=True)
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # a reward head beside the body is reported as unexpected, which it is not
     try:
-        model = factory.from_pretrained(**where, **safe, dtype=dtype, attn_implementation="sdpa")
+        model, report = factory.from_pretrained(**where, **safe, dtype=dtype, attn_implementation="sdpa", output_loading_info=True)
     except ImportError as error:  # transformers reads .gguf files with these two
         raise UserError(f"{first_line(error)} Run `pip install gguf accelerate`") from error
     except Exception as error:
         raise UserError(f"{where['pretrained_model_name_or_path']} does not load: {first_line(error)}") from error
+    finally:
+        logging.set_verbosity(before)
+    if report["missing_keys"]:
+        raise UserError(f"{where['pretrained_model_name_or_path']} lacks weights, among them {sorted(report['missing_keys'])[0]}; "
+                        "download it again")
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise UserError(f"{where['pretrained_model_name_or_path']} has layers of kind {', '.join(sorted(kinds))}; "

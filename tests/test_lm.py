@@ -180,6 +180,8 @@ def test_sample_is_the_inverse_cdf() -> None:
     for point, token in ((0.0, 0), (0.0999, 0), (0.1001, 2), (0.6999, 2), (0.7001, 3), (1 - 2**-53, 3)):
         assert int(sample(p, 1.0, torch.tensor([point], dtype=torch.float64))) == token
     assert int(sample(p, 0.0, torch.tensor([0.01], dtype=torch.float64))) == 2
+    impossible = torch.tensor([[0.0, 0.4, 0.6]]).log()
+    assert int(sample(impossible, 1.0, torch.zeros(1, dtype=torch.float64))) == 1  # even where u is 0
     large = torch.randn(1, 150_000, generator=torch.Generator().manual_seed(0))
     assert int(sample(large, 1.0, torch.tensor([1 - 2**-53], dtype=torch.float64))) < 150_000
 
@@ -200,13 +202,15 @@ def texts_of(lm: LanguageModel, problems: list[str], proposal: Proposal) -> list
     return [[population.solution(row) for row in range(k * 6, k * 6 + 6)] for k in range(len(problems))]
 
 
-@pytest.mark.parametrize("delimiter", ["\n\n", "never"])
-def test_same_particles_alone_and_among_seven_others(small: LanguageModel, delimiter: str) -> None:
-    """With "never" a step is a whole solution: neighbours work on for long after a short problem's rows have ended."""
+@pytest.mark.parametrize("delimiter, block", [("\n\n", 64), ("\n\n", 3), ("never", 64)])
+def test_same_particles_alone_and_among_seven_others(small: LanguageModel, monkeypatch, delimiter: str, block: int) -> None:
+    """With "never" a step is a whole solution: neighbours work on for long after a short problem's rows have ended.
+    In blocks of 3 uniforms, neighbours draw several times while other populations wait for their next step."""
+    monkeypatch.setattr("pfref.lm.UNIFORMS_AT_ONCE", block)
     problems = [LEVELS[1][0], *LEVELS[5][:5], LEVELS[3][0], LEVELS[1][1]]
     together = texts_of(small, problems, Proposal(delimiter=delimiter))
     lengths = [max(map(len, solutions)) for solutions in together]
-    assert min(lengths) < 64 < max(lengths)  # some need a second block of uniforms, some do not
+    assert min(lengths) < 64 < max(lengths)
     for k in (0, 1, 6, 7):
         assert texts_of(small, [problems[k]], Proposal(delimiter=delimiter)) == [together[k]]
     assert texts_of(small, problems[::-1], Proposal(delimiter=delimiter)) == together[::-1]
