@@ -221,7 +221,7 @@ def test_same_particles_on_one_thread_and_on_two(small: LanguageModel) -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(texts_of(small, [LEVELS[1][0], LEVELS[3][0]], Proposal(temperature=1.0)))
+            found.append(texts_of(small, [LEVELS[1][0], LEVELS[5][0]], Proposal(temperature=1.0, max_tokens=16)))
     finally:
         torch.set_num_threads(before)
     assert found[0] == found[1]
@@ -257,7 +257,7 @@ class Scripted(nn.Module):
     def __init__(self, script: list[int], vocabulary: int, context: int = 64, ends: int | list[int] | None = 0) -> None:
         super().__init__()
         self.head, self.script, self.device = nn.Linear(1, vocabulary), script, torch.device("cpu")
-        config = SimpleNamespace(max_position_embeddings=context, eos_token_id=0)
+        config = SimpleNamespace(max_position_embeddings=context, eos_token_id=None)
         config.get_text_config = lambda: config
         self.config, self.generation_config = config, GenerationConfig(eos_token_id=ends)
 
@@ -351,10 +351,12 @@ def test_every_end_token_ends(ends, template: str | None, end: str) -> None:
 
 
 def test_end_tokens_of_a_template_are_special_tokens_only() -> None:
-    model = Scripted([], len(PIECES))
+    model = Scripted([], len(PIECES), ends=None)
     plain = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
     assert end_tokens(model, tokenizer_of(PIECES, plain)) == {0}
     assert end_tokens(model, tokenizer_of(PIECES, TURN)) == {0, PIECES.index("<turn>")}
+    model.config.eos_token_id = [3, 4]  # an older model's settings are in its configuration
+    assert end_tokens(model, tokenizer_of(PIECES)) == {0, 3, 4}
 
 
 def test_a_step_cut_at_its_limit_is_truncated_and_not_complete() -> None:
