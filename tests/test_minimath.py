@@ -75,11 +75,11 @@ def test_a_judge_learns_a_verdict_at_every_token() -> None:
     assert (wanted[closing] >= 0).all() and closing.any(1).all() and (wanted[closing] == 0).any()
 
 
-def test_a_new_judge_still_knows_what_the_policy_knows() -> None:
-    """Its frozen layers are the policy's function, in a smaller stream; the first new layer looks one token back."""
+def test_a_new_judge_still_knows_what_the_large_model_knows() -> None:
+    """Its frozen layers are the large model's function, in a smaller stream; the first new layer looks one token back."""
     torch.manual_seed(0)
     tokenizer = build()
-    policy = new_model("full", tokenizer).eval()
+    policy = new_model("large", tokenizer).eval()
     judge = new_judge(tokenizer, policy)
     judge.lm.set_attn_implementation("eager")
     ids = torch.randint(7, 100, (2, 30))

@@ -1,8 +1,8 @@
 """Train MiniMath's process reward model.
 
 A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is, which tells
-nothing about the candidates of one problem. So each part has its own lesson. The trunk is the fully trained policy, frozen:
-it knows what should come next. New layers on top compare that with what was written: the first attends to the token before
+nothing about the candidates of one problem. So each part has its own lesson. The trunk is the large language model, frozen:
+it knows what should come next, and better than the policy that is judged. New layers on top compare that with what was written: the first attends to the token before
 from the start, two of them learn how surprised the trunk was by every token and notice the moment of a mistake, and two more
 gather this into a verdict, at every token. Used is the verdict at the separators alone.
 """
@@ -27,7 +27,7 @@ from .problems import DELIMITER
 from .tokenizer import build
 
 SEPARATOR = "<extra_0>"
-TRUNK, NOTICE = 4, 6  # layers of the policy, and layers after which a mistake is noticed
+TRUNK, NOTICE = 8, 10  # layers of the large model, and layers after which a mistake is noticed
 HELD_BACK = 4096  # samples that no training step sees
 
 
@@ -41,10 +41,10 @@ class Judge(nn.Module):
         self.notice_norm, self.moment, self.surprise = copy.deepcopy(lm.model.norm), nn.Linear(width, 2), nn.Linear(width, 1)
 
 
-def new_judge(tokenizer: PreTrainedTokenizerFast, policy: Qwen2ForCausalLM) -> Judge:
-    """The policy's layers, frozen, and new ones above; the separator is read as the delimiter that it stands for."""
+def new_judge(tokenizer: PreTrainedTokenizerFast, large: Qwen2ForCausalLM) -> Judge:
+    """The large model's layers, frozen, and new ones above; the separator is read as the delimiter that it stands for."""
     lm = new_model("judge", tokenizer)
-    grow(lm, policy, places=range(TRUNK))
+    grow(lm, large, places=range(TRUNK))
     shrink_stream(lm, TRUNK, 1 / 200)
     separator, delimiter = tokenizer.convert_tokens_to_ids([SEPARATOR, DELIMITER])
     with torch.no_grad():
@@ -53,7 +53,7 @@ def new_judge(tokenizer: PreTrainedTokenizerFast, policy: Qwen2ForCausalLM) -> J
     judge = Judge(lm)
     for frozen in (lm.model.embed_tokens, *lm.model.layers[:TRUNK]):
         frozen.requires_grad_(False)
-    judge.separator, judge.expect = separator, [policy.model.norm.eval(), policy.lm_head.eval()]  # a list: not the judge's own
+    judge.separator, judge.expect = separator, [large.model.norm.eval(), large.lm_head.eval()]  # a list: not the judge's own
     return judge
 
 
@@ -139,10 +139,10 @@ def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> 
 
 
 def train_judge(folder: Path, recipe: Recipe, rows: int) -> Judge:
-    """From the fully trained policy; the small model's samples are drawn once and kept in `folder`."""
+    """From the large language model; the small model's samples are drawn once and kept in `folder`."""
     tokenizer = build()
     torch.manual_seed(recipe.seed)
-    judge = new_judge(tokenizer, trained(new_model("full", tokenizer), folder / "full"))
+    judge = new_judge(tokenizer, trained(new_model("large", tokenizer), folder / "large"))
     samples_file = folder / "samples.json"
     if not samples_file.exists():
         folder.mkdir(parents=True, exist_ok=True)

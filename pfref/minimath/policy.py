@@ -16,7 +16,7 @@ from .tokenizer import build
 SIZES = {"small": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),
          "full": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),  # small, trained to the end
          "large": dict(hidden_size=128, num_hidden_layers=8, intermediate_size=384),  # full, and four layers between
-         "judge": dict(hidden_size=128, num_hidden_layers=8, intermediate_size=384)}  # full, and four layers on top
+         "judge": dict(hidden_size=128, num_hidden_layers=12, intermediate_size=384)}  # large, and four layers on top
 
 
 def new_model(size: str, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:

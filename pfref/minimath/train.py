@@ -1,8 +1,8 @@
 """Train MiniMath's models: two language models and a process reward model.
 
     python -m pfref.minimath.train small      # the policy
-    python -m pfref.minimath.train full       # the policy trained to the end: where the two others start
-    python -m pfref.minimath.train large      # the language model to beat: deeper
+    python -m pfref.minimath.train full       # the policy trained to the end: where the large one starts
+    python -m pfref.minimath.train large      # the language model to beat, deeper: where the reward model starts
     python -m pfref.minimath.train prm        # learns on mistakes and on the small one's samples
 
 Each but `full` ends by writing its model in half precision into the package, under pfref/minimath/.
@@ -25,7 +25,7 @@ from .policy import train_language_model
 from .tokenizer import build
 
 RECIPES = {"small": Recipe(2600, 1930, 1e-2, 1), "full": Recipe(5000, 5000, 1e-2, 1, 1 / 3),
-           "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(2400, 1617, 6e-3, 3)}
+           "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(1700, 1700, 6e-3, 3)}
 
 
 def main() -> None:
