@@ -125,4 +125,5 @@ def finish(run: ParticleFilter[Thoughts], model: Reasoning, p: int, choose: str,
     population, judgement = state.population, state.judgement
     cost = Cost(len(model.prompts[p]), int(population.generated[p]), int(judgement.scored[p]),
                 population.cache.calls, judgement.cache.calls, seconds)
-    return Solution(model.problems[p], chosen.answer if chosen else None, chosen, members, votes, float(run.last.log_evidence[p]), trace, cost)
+    return Solution(model.problems[p], chosen.answer if chosen else None, chosen, members, votes,
+                    float(run.last.log_evidence[p]), trace, cost)

@@ -99,10 +99,14 @@ def test_unreachable_hub_is_one_quick_sentence(tmp_path) -> None:
 def test_interrupt_is_130(tmp_path) -> None:
     (tmp_path / "many").write_text(f"{PROBLEM}\n" * 2000)
     run = subprocess.Popen([sys.executable, "-m", "pfref", "solve", "--file", str(tmp_path / "many"), "--json"], cwd=ROOT, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert json.loads(run.stdout.readline())["answer"]
-    run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a job in the background ignores it
+    try:
+        assert json.loads(run.stdout.readline())["answer"]
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=60)
+    finally:
+        run.kill()
     assert run.returncode == 130 and err.rstrip().endswith("pfref: stopped") and "Traceback" not in err
 
 
