@@ -100,6 +100,8 @@ def papers_loop(lm: LanguageModel, prm: RewardModel, problem: str, particles: in
     tokens: list[list[int]] = [[] for _ in range(particles)]
     done = [False] * particles
     for _ in range(Proposal().max_steps):
+        if all(done):  # resampling may have kept only finished particles
+            break
         rows = [k for k in range(particles) if not done[k]]
         ids, mask = left_padded([prompt + tokens[k] for k in rows], lm.device)
         out = lm.model.generate(ids, attention_mask=mask, do_sample=True, temperature=0.8, top_k=0, max_new_tokens=64, pad_token_id=0,
@@ -114,8 +116,6 @@ def papers_loop(lm: LanguageModel, prm: RewardModel, problem: str, particles: in
             read = prm.prompt(problem) + [t for i, s in enumerate(steps) for t in prm.step_tokens(s, i == 0)]
             logits = prm.head(prm.body(input_ids=torch.tensor([read], device=prm.device)).last_hidden_state[0, -1].float())
             scores.append((logits[1] - logits[0]).item())
-        if all(done):
-            break
         weights = torch.softmax(torch.tensor(scores, dtype=torch.float64), 0)
         parents = multinomial(weights, torch.rand(particles, generator=source, dtype=torch.float64)).tolist()
         tokens, done = [tokens[k] for k in parents], [done[k] for k in parents]
