@@ -7,7 +7,7 @@ CHAPTERS := $(wildcard book/*.ipynb)
 PYTEST := TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check nbval book lab clean
+.PHONY: help demo test check nbval book execute lab clean
 
 help:
 	@echo "make demo    solve 100 problems with the shipped models: greedy, best-of-16, a particle filter"
@@ -15,6 +15,7 @@ help:
 	@echo "make check   the quick tests"
 	@echo "make book    build the book into _build/html"
 	@echo "make lab     open the chapters in JupyterLab"
+	@echo "make execute run the chapters and store what they print"
 	@echo "make clean   remove what the other targets made, .venv included"
 	@echo "The first of them installs everything into .venv, with $(PYTHON) (PYTHON=python3.12 picks another)."
 
@@ -44,6 +45,10 @@ nbval: .venv/.installed
 # --all: an unchanged page would keep its warnings to itself.
 book: .venv/.installed
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
+
+# After a change of the package: run the chapters and store what they print. CHAPTERS=book/04_resampling.ipynb for one.
+execute: .venv/.installed
+	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(CHAPTERS)
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --notebook-dir=book

@@ -3,6 +3,7 @@
 import hashlib
 import random
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from pfref.minimath.mistakes import corrupted, unseen_problem
 from pfref.minimath.policy import language_batches, language_loss, new_model
 from pfref.minimath.problems import (DELIMITER, LEVELS, OPERATIONS_AT_LEVEL, SUBJECTS, check_steps, draw, evaluate, load_set,
                                      make_set, write_steps)
+from pfref.minimath.pupils import SLIP_RATE, pupils_results, slip
 from pfref.minimath.tokenizer import build
 
 PACKAGE = Path(__file__).parents[1] / "pfref" / "minimath"
@@ -62,6 +64,23 @@ def test_mistakes_are_made_once_and_gone_on_from() -> None:
         assert reference == problem.steps and sorted(verdicts, reverse=True) == verdicts
         untouched += steps == reference
     assert 0.1 < untouched / 500 < 0.35
+
+
+@pytest.mark.parametrize("symbol, left, right, wrong", [
+    ("+", 47, 38, 75), ("+", 471, 552, 923), ("+", 475, 58, 423), ("+", 5, 8, 13), ("-", 52, 38, 26), ("-", 300, 7, 307), ("-", 58, 32, 26),
+    ("*", 47, 6, 242), ("*", 6, 47, 242), ("*", 9, 9, 81), ("*", 30, 5, 150), ("mod", 85, 17, 17), ("mod", 5, 17, 5), ("/", 387, 9, 44)])
+def test_slips_are_those_of_school_arithmetic(symbol: str, left: int, right: int, wrong: int) -> None:
+    """A forgotten carry, the smaller digit from the larger, a count one off; and nothing where there is nothing to forget."""
+    assert slip(symbol, left, right) == wrong
+
+
+def test_pupils_slip_at_their_rate_and_go_on_from_there() -> None:
+    rng, program = random.Random(2), [("+", 47, 38), ("*", "r0", 2)]  # 85, 170; with the slip 75, 150; a slip in 75 * 2 or 85 * 2
+    found = Counter(tuple(pupils_results(rng, program, 3)) for _ in range(4000))
+    rate = SLIP_RATE[3]
+    for results, share in {(85, 170): (1 - rate)**2, (85, 160): (1 - rate) * rate, (75, 150): rate * (1 - rate), (75, 140): rate**2}.items():
+        assert abs(found[results] / 4000 - share) < 3 * (share * (1 - share) / 4000)**0.5
+    assert sum(found.values()) == 4000 and len(found) == 4
 
 
 def test_a_judge_learns_a_verdict_at_every_token() -> None:

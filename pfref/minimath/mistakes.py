@@ -11,6 +11,7 @@ from ..lm import LanguageModel, Proposal
 from ..randomness import generators
 from .problems import (DELIMITER, LEVELS, Operation, Problem, Program, apply, draw, evaluate, value_of,
                        write_step, write_steps)
+from .pupils import slip
 
 Example = tuple[str, list[str], list[str]]  # problem, steps of a candidate, steps of the reference
 
@@ -24,9 +25,13 @@ def unseen_problem(rng: random.Random, held_out: set[str]) -> tuple[Problem, Pro
             return Problem("", subject, level, text, write_steps(program, results), str(results[-1])), program
 
 
-def wrong_result(rng: random.Random, right: int) -> int:
-    """A slip near the right result: off by a little, or one digit changed."""
-    if rng.random() < 0.5:
+def wrong_result(rng: random.Random, symbol: str, left: int, number: int) -> int:
+    """A pupil's slip, or a result near the right one: off by a little, or one digit changed."""
+    right, slipped = apply(symbol, left, number), slip(symbol, left, number)
+    kind = rng.random()
+    if kind < 0.5 and slipped != right:
+        return slipped
+    if kind < 0.75:
         wrong = right + rng.choice([-20, -10, -10, -2, -1, -1, 1, 1, 2, 10, 10, 20])
     else:
         digits = list(str(right))
@@ -50,19 +55,19 @@ def corrupted(rng: random.Random, problem: Problem, program: Program) -> Example
     numbers = [operand for _, *operands in program for operand in operands if isinstance(operand, int)]
     results: list[int] = []
     steps: list[str] = []
-    slip = rng.randrange(len(program)) if rng.random() < 0.85 else len(program)
+    place = rng.randrange(len(program)) if rng.random() < 0.85 else len(program)
     kind = rng.choices(["result", "operation", "skip"], [0.6, 0.3, 0.1])[0]
     for k, operation in enumerate(program):
         last = k == len(program) - 1
         symbol, left, right = operation[0], value_of(operation[1], results), value_of(operation[2], results)
-        if k == slip and kind == "operation":
+        if k == place and kind == "operation":
             symbol, left, right = wrong_operation(rng, operation, results, numbers)
         result = apply(symbol, left, right)
-        if k == slip and kind == "result":
-            result = wrong_result(rng, result)
+        if k == place and kind == "result":
+            result = wrong_result(rng, symbol, left, right)
         result = max(0, result)
         results.append(result)
-        if k == slip and kind == "skip" and not last:
+        if k == place and kind == "skip" and not last:
             continue
         steps.append(write_step(symbol, left, right, result, last))
     return problem.problem, steps, problem.steps

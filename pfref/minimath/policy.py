@@ -1,4 +1,4 @@
-"""Train MiniMath's language models: they learn the reference solutions of random problems."""
+"""Train MiniMath's language models on random problems: on reference solutions, and the small one then on pupils'."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,13 +10,15 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from .export import trained
 from .fitting import IGNORED, Batch, Recipe, by_length, fit, pad
-from .problems import DELIMITER, LEVELS, draw, evaluate, load_set, write_steps
+from .problems import DELIMITER, LEVELS, Program, draw, evaluate, load_set, write_steps
+from .pupils import pupils_results
 from .tokenizer import build
 
-SIZES = {"small": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),
-         "full": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),  # small, trained to the end
+SIZES = {"full": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),
+         "small": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),  # full, gone to school
          "large": dict(hidden_size=128, num_hidden_layers=8, intermediate_size=384),  # full, and four layers between
          "judge": dict(hidden_size=128, num_hidden_layers=12, intermediate_size=384)}  # large, and four layers on top
+GROWN = {"small": range(4), "large": (0, 2, 4, 6)}  # where full's layers go
 
 
 def new_model(size: str, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
@@ -48,17 +50,22 @@ def unseen() -> set[str]:
     return {p.problem for name in ("minimath500", "miniaime") for p in load_set(name)}
 
 
-def language_batches(tokenizer: PreTrainedTokenizerFast, rows: int, seed: int) -> Callable[[int], Batch]:
-    """Problems with their reference solutions; only solution tokens carry loss."""
+def reference_results(rng: random.Random, program: Program, level: int) -> list[int]:
+    return evaluate(program)
+
+
+def language_batches(tokenizer: PreTrainedTokenizerFast, rows: int, seed: int,
+                     results_of: Callable[[random.Random, Program, int], list[int]] = reference_results) -> Callable[[int], Batch]:
+    """Problems with their solutions, the results from `results_of`; only solution tokens carry loss."""
     held_out = unseen()
 
     def examples(rng: random.Random, count: int) -> list[tuple[list[int], list[int]]]:
         prompts, solutions = [], []
         while len(prompts) < count:
-            _, text, program = draw(rng, rng.choice(LEVELS))
+            _, text, program = draw(rng, level := rng.choice(LEVELS))
             if text not in held_out:
                 prompts.append(prompt_text(text))
-                solutions.append(DELIMITER.join(write_steps(program, evaluate(program))) + tokenizer.eos_token)
+                solutions.append(DELIMITER.join(write_steps(program, results_of(rng, program, level))) + tokenizer.eos_token)
         pairs = zip(tokenizer(prompts)["input_ids"], tokenizer(solutions)["input_ids"], strict=True)
         return [(p + s, [IGNORED] * (len(p) - 1) + s + [IGNORED]) for p, s in pairs]
 
@@ -102,8 +109,9 @@ def train_language_model(size: str, folder: Path, recipe: Recipe, rows: int) -> 
     tokenizer = build()
     torch.manual_seed(recipe.seed)
     model = new_model(size, tokenizer)
-    if size == "large":
-        grow(model, trained(new_model("full", tokenizer), folder / "full"), places=(0, 2, 4, 6))
-    fit(model, language_batches(tokenizer, rows, recipe.seed), language_loss, folder / size, recipe,
+    if size != "full":  # both start from it: the large one with a new layer after each of its own
+        grow(model, trained(new_model("full", tokenizer), folder / "full"), places=GROWN[size])
+    results_of = pupils_results if size == "small" else reference_results
+    fit(model, language_batches(tokenizer, rows, recipe.seed, results_of), language_loss, folder / size, recipe,
         step_accuracy(tokenizer), size)
     return model

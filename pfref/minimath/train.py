@@ -1,7 +1,7 @@
 """Train MiniMath's models: two language models and a process reward model.
 
-    python -m pfref.minimath.train small      # the policy
-    python -m pfref.minimath.train full       # the policy trained to the end: where the large one starts
+    python -m pfref.minimath.train full       # on reference solutions: where the next two start
+    python -m pfref.minimath.train small      # the policy: goes on with pupils' solutions, which hold slips
     python -m pfref.minimath.train large      # the language model to beat, deeper: where the reward model starts
     python -m pfref.minimath.train prm        # learns on mistakes and on the small one's samples
 
@@ -24,7 +24,7 @@ from .judge import train_judge
 from .policy import train_language_model
 from .tokenizer import build
 
-RECIPES = {"small": Recipe(2600, 1930, 1e-2, 1), "full": Recipe(5000, 5000, 1e-2, 1, 1 / 3),
+RECIPES = {"full": Recipe(5000, 5000, 1e-2, 1, 1 / 3), "small": Recipe(1000, 1000, 3e-3, 4),
            "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(1700, 1700, 6e-3, 3)}
 
 
