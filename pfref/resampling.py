@@ -22,7 +22,7 @@ def inverse_cdf(weights: Tensor, points: Tensor) -> Tensor:
     cumulative = weights.double().cumsum(-1)
     # A rounded sum may end beside 1, and (M - 1 + u) / M may round up to 1: both would point past the end.
     cumulative = cumulative / cumulative[..., -1:]
-    points = points.clamp(max=LARGEST_BELOW_ONE).contiguous()
+    points = points.double().clamp(max=LARGEST_BELOW_ONE).contiguous()
     return torch.searchsorted(cumulative, points, right=True)
 
 
@@ -49,7 +49,7 @@ def residual(weights: Tensor, uniforms: Tensor) -> Tensor:
     copies = expected.floor()
     slot = torch.arange(slots, device=weights.device).expand_as(uniforms).contiguous()
     certain = torch.searchsorted(copies.cumsum(-1), slot.double(), right=True)
-    left_over = torch.where(copies == expected, 0.0, expected - copies)
+    left_over = expected - copies
     nothing_left = left_over.sum(-1, keepdim=True) == 0
     drawn = multinomial(torch.where(nothing_left, weights.double(), left_over), uniforms)
     return torch.where(slot < copies.sum(-1, keepdim=True), certain, drawn)

@@ -1,17 +1,20 @@
 """Break pfref on purpose, one place at a time, and see the checks fail: `python -m tests.mutations`.
 
 Each break is made in a copy of the repository and must fail the check named beside it, a unit test or a chapter under
-strict nbval. Exits with 1 if a break goes unseen, or if its line is no longer in the package.
+strict nbval. In a chapter a cell must fail that computes: one that shows the broken source differs in any case.
+Exits with 1 if a break goes unseen, or if its line is no longer in the package.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from .book_checks import ROOT, cells, read, source
+
 NBVAL = ["--nbval", "--nbval-current-env"]
 
 # what is broken, file, the line's text, its replacement, the check
@@ -42,20 +45,26 @@ def seen(file: str, line: str, replacement: str, check: str) -> bool:
     """Does the check fail in a copy with this break?"""
     with tempfile.TemporaryDirectory() as folder:
         for part in ("pfref", "tests", "book", "pyproject.toml"):
-            source, target = ROOT / part, Path(folder, part)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+            original, target = ROOT / part, Path(folder, part)
+            if original.is_dir():
+                shutil.copytree(original, target, ignore=shutil.ignore_patterns("__pycache__", "_build"))
             else:
-                shutil.copy(source, target)
+                shutil.copy(original, target)
         broken = Path(folder, "pfref", file)
         text = broken.read_text()
         if text.count(line) != 1:
             sys.exit(f"pfref/{file} holds {line!r} {text.count(line)} times, not once: mend the list of breaks")
         broken.write_text(text.replace(line, replacement))
-        options = NBVAL if check.endswith(".ipynb") else []
-        run = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *options, check], cwd=folder,
+        chapter = check.endswith(".ipynb")
+        options = NBVAL if chapter else ["-x"]
+        run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", *options, check], cwd=folder,
                              env=os.environ | {"PYTHONPATH": folder, "TQDM_DISABLE": "1"}, capture_output=True, text=True)
-        return run.returncode == 1 and " failed" in run.stdout
+        failed = re.findall(r"^FAILED (.*)", run.stdout, re.M)
+        if chapter:
+            sources = [source(cell) for cell in cells(read(Path(folder, check)), "code")]
+            numbers = [int(number) for line in failed for number in re.findall(r"::Cell (\d+)", line)]
+            failed = [number for number in numbers if "show(" not in sources[number]]
+        return bool(failed)
 
 
 def main() -> int:

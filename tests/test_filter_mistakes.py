@@ -165,14 +165,15 @@ def test_offspring_are_unbiased(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_end_of_the_cumulative_sum(scheme: str) -> None:
+@pytest.mark.parametrize("dtype, digits", [(torch.float64, 53), (torch.float32, 24)])
+def test_the_end_of_the_cumulative_sum(scheme: str, dtype: torch.dtype, digits: int) -> None:
     """Mistake 5: uniforms next to 1 and sums that round off never point past the end, nor at a particle of weight zero."""
-    top = torch.full((1, 1000), 1 - 2.0**-53, dtype=torch.float64)
+    top = torch.full((1, 1000), 1 - 2.0**-digits, dtype=dtype)
     for n in (3, 10, 1000):
         weights = torch.full((1, n), 1 / n, dtype=torch.float64)
         weights[0, -1] = 0.0
         weights = weights / weights.sum() * (1 - 1e-16)
-        for u in (top[:, :n], torch.zeros(1, n, dtype=torch.float64)):
+        for u in (top[:, :n], torch.zeros(1, n, dtype=dtype)):
             ancestors = SCHEMES[scheme](weights, u)
             assert ancestors.min() >= 0 and ancestors.max() <= n - 2
 
