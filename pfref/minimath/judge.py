@@ -1,10 +1,11 @@
 """Train MiniMath's process reward model.
 
-A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is, which tells
-nothing about the candidates of one problem. So each part has its own lesson. The trunk is the large language model, frozen:
-it knows what should come next, and better than the policy that is judged. New layers on top compare that with what was written: the first attends to the token before
-from the start, two of them learn how surprised the trunk was by every token and notice the moment of a mistake, and two more
-gather this into a verdict, at every token. Used is the verdict at the separators alone.
+A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is, which
+tells nothing about the candidates of one problem. So each part has its own lesson. The trunk is the large language
+model, frozen: it knows what should come next, and better than the policy that is judged. New layers on top compare
+that with what was written: the first attends to the token before from the start, two of them learn how surprised the
+trunk was by every token and notice the moment of a mistake, and two more gather this into a verdict, at every token.
+Used is the verdict at the separators alone.
 """
 
 import copy
@@ -126,7 +127,7 @@ def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, ...]:
     return verdict[ids[kept] == judge.separator].mean(), verdict.mean(), moment, surprise
 
 
-def judge_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> Callable[[nn.Module], str]:
+def held_back_report(tokenizer: PreTrainedTokenizerFast, samples: list[Example]) -> Callable[[nn.Module], str]:
     """The loss of a step's verdict on held-back samples and mistakes: guessing costs about 0.69."""
     batches = judge_batches(tokenizer, samples, 256, seed=-1)
 
@@ -149,5 +150,5 @@ def train_judge(folder: Path, recipe: Recipe, rows: int) -> Judge:
         samples_file.write_text(json.dumps(sampled(LanguageModel.load("minimath-small"), 40_000, recipe.seed, unseen())))
     samples = json.loads(samples_file.read_text())
     fit(judge, judge_batches(tokenizer, samples[HELD_BACK:], rows, recipe.seed), lambda m, batch: sum(judge_losses(m, batch)),
-        folder / "prm", recipe, judge_report(tokenizer, samples[:HELD_BACK]), "prm")
+        folder / "prm", recipe, held_back_report(tokenizer, samples[:HELD_BACK]), "prm")
     return judge
