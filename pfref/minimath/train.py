@@ -24,8 +24,8 @@ from .judge import train_judge
 from .policy import train_language_model
 from .tokenizer import build
 
-RECIPES = {"full": Recipe(5000, 5000, 1e-2, 1, 1 / 3), "small": Recipe(1000, 1000, 3e-3, 4),
-           "large": Recipe(1800, 1800, 6e-3, 2), "prm": Recipe(1700, 1700, 6e-3, 3)}
+RECIPES = {"full": Recipe(5000, 5000, 1e-2, 1, 1 / 3), "small": Recipe(800, 800, 3e-3, 4),
+           "large": Recipe(2200, 2200, 6e-3, 2), "prm": Recipe(1800, 1800, 6e-3, 3)}
 
 
 def main() -> None:
