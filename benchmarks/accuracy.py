@@ -49,7 +49,8 @@ def main() -> None:
         mean, low, high = bootstrap(values)
         levels = {str(v): sum(x for x, p in zip(values, problems) if p.level == v) / sum(p.level == v for p in problems)
                   for v in sorted({p.level for p in problems})}
-        rows.append(dict(method=method, n=n, accuracy=mean, low=low, high=high, tokens_per_problem=tokens, levels=levels))
+        rows.append(dict(method=method, n=n, accuracy=mean, low=low, high=high, tokens_per_problem=tokens, levels=levels,
+                         values=[round(value, 3) for value in values]))  # for differences problem by problem
         print(f"{method:<28} N {n:>3}  {mean:.3f} [{low:.3f}, {high:.3f}]  {tokens:.0f} tokens a problem", flush=True)
 
     def filtered(method: str, n: int, **options: object) -> None:

@@ -52,7 +52,7 @@ class Thoughts:
 class Reasoning(FeynmanKac[Thoughts]):
     """The Feynman-Kac model of P problems under one language model and one reward model.
 
-    potential  `odds`, `score` or `telescoping`           tau  divides the log potentials, at least 0
+    potential  `odds`, `score` or `telescoping`           tau  divides the log potentials, above 0
     finished   `absorbed`: a finished particle has G = 1 from then on;
                `reweighted`: it is weighed again at every step, as the paper's code does
     A particle cut by a limit of `proposal` before it finished is ruled out: G = 0.

@@ -25,7 +25,7 @@ from .policy import train_language_model
 from .tokenizer import build
 
 RECIPES = {"full": Recipe(5000, 5000, 1e-2, 1, 1 / 3), "small": Recipe(800, 800, 3e-3, 4),
-           "large": Recipe(2200, 2200, 6e-3, 2), "prm": Recipe(1800, 1800, 6e-3, 3)}
+           "large": Recipe(1500, 1500, 6e-3, 2), "prm": Recipe(1800, 1800, 6e-3, 3)}
 
 
 def main() -> None:
