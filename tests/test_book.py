@@ -1,6 +1,8 @@
 """The chapters hold to book_checks; and each check can fail, shown on small notebooks made here."""
 
+import base64
 import copy
+import io
 import subprocess
 import sys
 
@@ -11,6 +13,8 @@ from book_checks import (BOOK, ROOT, anatomy, chapters, compared, definitions, e
                          imports, listed, named_tests, notation, notation_of, package_definitions, read, shown, shows,
                          symbols, toc_complaints)
 from book_coverage import countable, coverage, spans
+from PIL import Image
+from small_pictures import shrink
 
 KNOWN = listed((BOOK / "notation.md").read_text())
 ALL = {"executed": executed, "anatomy": anatomy, "exercises": exercises, "images": images, "imports": imports,
@@ -54,6 +58,24 @@ def test_named_tests_exist() -> None:
 
 def test_files_are_small() -> None:
     assert [str(file) for file in BOOK.rglob("*") if file.is_file() and file.stat().st_size > 5e6] == []
+
+
+@every_chapter
+def test_pictures_are_small(path) -> None:
+    """A page, pictures and all, stays below 500 KB; about half of it is text."""
+    pictures = [output["data"]["image/png"] for cell in read(path)["cells"] for output in cell.get("outputs", [])
+                if "image/png" in output.get("data", {})]
+    assert sum(len(base64.b64decode(picture)) for picture in pictures) < 250_000
+
+
+def test_small_pictures_are_the_same_pictures() -> None:
+    picture = Image.new("RGB", (60, 40), "white")
+    picture.paste("#0072B2", (10, 10, 30, 30))
+    large = io.BytesIO()
+    picture.save(large, "PNG", compress_level=0)
+    small = shrink(large.getvalue())
+    assert len(small) < len(large.getvalue()) / 2
+    assert Image.open(io.BytesIO(small)).convert("RGB").tobytes() == picture.tobytes()
 
 
 def test_the_build_runs_nothing() -> None:
