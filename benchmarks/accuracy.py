@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--variants", action="store_true", help="instead: other choices, potentials, schemes and thresholds at N = 16")
+    parser.add_argument("--only", choices=["samples", "filter"], help="one half of the work, so that two processes can share it")
     a = parser.parse_args()
     lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
     problems = load_set(a.set)[:a.rows]
@@ -62,16 +63,19 @@ def main() -> None:
         for method, options in VARIANTS.items():
             filtered(method, 16, **options)
     else:
-        note("greedy", 1, [greedy(texts, lm)], 0.0)
-        note("large model, greedy", 1, [greedy(texts, LanguageModel.load("minimath-large"))], 0.0)
+        if a.only != "filter":
+            note("greedy", 1, [greedy(texts, lm)], 0.0)
+            note("large model, greedy", 1, [greedy(texts, LanguageModel.load("minimath-large"))], 0.0)
         for n in a.sizes:
-            runs = [run(problems, lm, prm, n, seed, threshold=0.0) for seed in range(a.seeds)]
-            tokens = sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
-            for method, choice in CHOICES.items():
-                note(method, n, [[choice(s) for s in seed] for seed in runs], tokens)
-            filtered("particle filter", n)
+            if a.only != "filter":
+                runs = [run(problems, lm, prm, n, seed, threshold=0.0) for seed in range(a.seeds)]
+                tokens = sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
+                for method, choice in CHOICES.items():
+                    note(method, n, [[choice(s) for s in seed] for seed in runs], tokens)
+            if a.only != "samples":
+                filtered("particle filter", n)
     settings = dict(set=a.set, problems=len(problems), seeds=a.seeds, temperature=0.8, model="minimath-small", reward_model="minimath-prm")
-    if a.out.exists() and (old := json.loads(a.out.read_text()))["settings"] == settings:  # sizes may be run one by one
+    if a.out.exists() and (old := json.loads(a.out.read_text()))["settings"] == settings:  # sizes and halves may be run one by one
         fresh = {(row["method"], row["n"]) for row in rows}
         rows = sorted([row for row in old["results"]["rows"] if (row["method"], row["n"]) not in fresh] + rows, key=lambda row: row["n"])
     write_record(a.out, "python -m benchmarks.accuracy" + (" --variants" if a.variants else ""), dict(rows=rows), **settings)
