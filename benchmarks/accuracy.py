@@ -19,7 +19,7 @@ BATCH = 20
 CHOICES: dict[str, Callable[[Solution], str | None]] = {
     "best-of-N": best_of, "weighted best-of-N": weighted_best_of, "majority": majority}
 VARIANTS: dict[str, dict[str, object]] = {
-    "as solve does": {}, "weighted vote": dict(choose="vote"), "one draw": dict(choose="draw"),
+    "as solve does": {}, "one draw": dict(choose="draw"),
     "threshold 1": dict(threshold=1.0), "multinomial, threshold 1": dict(resampling="multinomial", threshold=1.0),
     "score": dict(potential="score"), "telescoping": dict(potential="telescoping"), "reweighted": dict(finished="reweighted"),
     "tau 0.5": dict(tau=0.5), "tau 2": dict(tau=2.0)}
@@ -58,6 +58,8 @@ def main() -> None:
         runs = [run(problems, lm, prm, n, seed, **options) for seed in range(a.seeds)]
         tokens = sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
         note(method, n, [[s.answer for s in seed] for seed in runs], tokens)
+        if not options:  # the same particles, another choice among them
+            note(f"{method}, vote", n, [[next(iter(s.votes), None) for s in seed] for seed in runs], tokens)
 
     if a.variants:
         for method, options in VARIANTS.items():
