@@ -14,7 +14,7 @@ from book_checks import (BOOK, ROOT, anatomy, chapters, compared, definitions, e
                          symbols, toc_complaints)
 from book_coverage import countable, coverage, spans
 from PIL import Image
-from small_pictures import shrink
+from small_pictures import joined, shrink
 
 KNOWN = listed((BOOK / "notation.md").read_text())
 ALL = {"executed": executed, "anatomy": anatomy, "exercises": exercises, "images": images, "imports": imports,
@@ -76,6 +76,11 @@ def test_small_pictures_are_the_same_pictures() -> None:
     small = shrink(large.getvalue())
     assert len(small) < len(large.getvalue()) / 2
     assert Image.open(io.BytesIO(small)).convert("RGB").tobytes() == picture.tobytes()
+
+
+def test_printed_pieces_are_joined() -> None:
+    piece = {"output_type": "stream", "name": "stdout", "text": ["a\n"]}
+    assert joined([dict(piece), dict(piece), PNG, dict(piece)]) == [piece | {"text": "a\na\n"}, PNG, piece]
 
 
 def test_the_build_runs_nothing() -> None:
