@@ -49,7 +49,7 @@ book: .venv/.installed
 # After a change of the package: run the chapters and store what they print. CHAPTERS=book/04_resampling.ipynb for one.
 execute: .venv/.installed
 	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(CHAPTERS)
-	$(BIN)/python -m tests.small_pictures $(CHAPTERS)
+	$(BIN)/python -m tests.tidy_notebooks $(CHAPTERS)
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --notebook-dir=book

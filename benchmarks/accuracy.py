@@ -36,13 +36,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("book/results/accuracy.json"))
     parser.add_argument("--set", default="minimath500", choices=["minimath500", "miniaime"])
     parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many problems at the beginning of the set")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--variants", action="store_true", help="instead: other choices, potentials, schemes and thresholds at N = 16")
     parser.add_argument("--only", choices=["samples", "filter"], help="one half of the work, so that two processes can share it")
     a = parser.parse_args()
     lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
-    problems = load_set(a.set)[:a.rows]
+    problems = load_set(a.set)[a.skip:a.skip + a.rows]
     texts, rows = [p.problem for p in problems], []
 
     def note(method: str, n: int, answers: list[list[str | None]], tokens: float) -> None:
@@ -54,9 +55,18 @@ def main() -> None:
                          values=[round(value, 3) for value in values]))  # for differences problem by problem
         print(f"{method:<28} N {n:>3}  {mean:.3f} [{low:.3f}, {high:.3f}]  {tokens:.0f} tokens a problem", flush=True)
 
-    def filtered(method: str, n: int, **options: object) -> None:
+    def repeated(n: int, **options: object) -> tuple[list[list[Solution]], float]:
+        """One run a seed, and the tokens that a problem took on average."""
         runs = [run(problems, lm, prm, n, seed, **options) for seed in range(a.seeds)]
-        tokens = sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
+        return runs, sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
+
+    def sampled(n: int) -> None:
+        runs, tokens = repeated(n, threshold=0.0)
+        for method, choice in CHOICES.items():
+            note(method, n, [[choice(s) for s in seed] for seed in runs], tokens)
+
+    def filtered(method: str, n: int, **options: object) -> None:
+        runs, tokens = repeated(n, **options)
         note(method, n, [[s.answer for s in seed] for seed in runs], tokens)
         if not options:  # the same particles, another choice among them
             note(f"{method}, vote", n, [[next(iter(s.votes), None) for s in seed] for seed in runs], tokens)
@@ -64,19 +74,15 @@ def main() -> None:
     if a.variants:
         for method, options in VARIANTS.items():
             filtered(method, 16, **options)
-    else:
-        if a.only != "filter":
-            note("greedy", 1, [greedy(texts, lm)], 0.0)
-            note("large model, greedy", 1, [greedy(texts, LanguageModel.load("minimath-large"))], 0.0)
+    if not a.variants and a.only != "filter":
+        note("greedy", 1, [greedy(texts, lm)], 0.0)
+        note("large model, greedy", 1, [greedy(texts, LanguageModel.load("minimath-large"))], 0.0)
         for n in a.sizes:
-            if a.only != "filter":
-                runs = [run(problems, lm, prm, n, seed, threshold=0.0) for seed in range(a.seeds)]
-                tokens = sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
-                for method, choice in CHOICES.items():
-                    note(method, n, [[choice(s) for s in seed] for seed in runs], tokens)
-            if a.only != "samples":
-                filtered("particle filter", n)
-    settings = dict(set=a.set, problems=len(problems), seeds=a.seeds, temperature=0.8, model="minimath-small", reward_model="minimath-prm")
+            sampled(n)
+    if not a.variants and a.only != "samples":
+        for n in a.sizes:
+            filtered("particle filter", n)
+    settings = dict(set=a.set, skipped=a.skip, problems=len(problems), seeds=a.seeds, temperature=0.8, model="minimath-small", reward_model="minimath-prm")
     if a.out.exists() and (old := json.loads(a.out.read_text()))["settings"] == settings:  # sizes and halves may be run one by one
         fresh = {(row["method"], row["n"]) for row in rows}
         rows = sorted([row for row in old["results"]["rows"] if (row["method"], row["n"]) not in fresh] + rows, key=lambda row: row["n"])

@@ -14,7 +14,7 @@ from book_checks import (BOOK, ROOT, anatomy, chapters, compared, definitions, e
                          symbols, toc_complaints)
 from book_coverage import countable, coverage, spans
 from PIL import Image
-from small_pictures import joined, shrink
+from tidy_notebooks import joined, shrink
 
 KNOWN = listed((BOOK / "notation.md").read_text())
 ALL = {"executed": executed, "anatomy": anatomy, "exercises": exercises, "images": images, "imports": imports,

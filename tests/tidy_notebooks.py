@@ -1,7 +1,7 @@
-"""Store the pictures of executed chapters with a palette of 256 colours: `python -m tests.small_pictures book/*.ipynb`.
+"""Make executed chapters fit to commit: `python -m tests.tidy_notebooks book/*.ipynb`; `make execute` does it.
 
-A plot needs no more, and a page then loads in a third of the time. What a cell printed in several pieces becomes one,
-so that the page shows one block. `make execute` does both.
+Pictures get a palette of 256 colours: a plot needs no more, and a page loads in a third of the time. What a cell
+printed in several pieces becomes one, so that the page shows one block.
 """
 
 import base64
