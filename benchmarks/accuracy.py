@@ -39,10 +39,11 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=0, help="leave out so many problems at the beginning of the set")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--prm", default="minimath-prm", help="another reward model, such as one that was trained for less long")
     parser.add_argument("--variants", action="store_true", help="instead: other choices, potentials, schemes and thresholds at N = 16")
     parser.add_argument("--only", choices=["samples", "filter"], help="one half of the work, so that two processes can share it")
     a = parser.parse_args()
-    lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
+    lm, prm = LanguageModel.load("minimath-small"), RewardModel.load(a.prm)
     problems = load_set(a.set)[a.skip:a.skip + a.rows]
     texts, rows = [p.problem for p in problems], []
 
@@ -82,7 +83,7 @@ def main() -> None:
     if not a.variants and a.only != "samples":
         for n in a.sizes:
             filtered("particle filter", n)
-    settings = dict(set=a.set, skipped=a.skip, problems=len(problems), seeds=a.seeds, temperature=0.8, model="minimath-small", reward_model="minimath-prm")
+    settings = dict(set=a.set, skipped=a.skip, problems=len(problems), seeds=a.seeds, temperature=0.8, model="minimath-small", reward_model=Path(a.prm).name)
     if a.out.exists() and (old := json.loads(a.out.read_text()))["settings"] == settings:  # sizes and halves may be run one by one
         fresh = {(row["method"], row["n"]) for row in rows}
         rows = sorted([row for row in old["results"]["rows"] if (row["method"], row["n"]) not in fresh] + rows, key=lambda row: row["n"])

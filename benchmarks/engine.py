@@ -2,11 +2,12 @@
 
 (a) the proposal alone            against `model.generate` on as many tokens
 (b) the whole filter              against the floor: those tokens through `generate`, and one full pass of the reward model
-(c) the loop of the paper's code  against the whole filter: every prefix is re-encoded at every step, finished particles
-    are scored again, and the reward model reads one sequence at a time
+(c) the loop of the paper's code  against the whole filter: every prefix is re-encoded at every step, and the reward model
+    reads one sequence at a time. The released code has two such loops. One proposes for all particles together, for
+    finished ones too, which it also scores again; the other takes the particles that are at work one by one.
 Memory: the most bytes that tensors held at once during the filter, beyond the weights, against the key-value bytes of
 the tokens that were live then.
-Every figure is the best of several repeats; (c) runs the same number of particles on the same problems.
+Every figure is the best of several repeats, in (c) of one; (c) runs the same number of particles on the same problems.
 """
 
 import argparse
@@ -92,33 +93,46 @@ class StepEnds(StoppingCriteria):
 
 
 @torch.inference_mode()
-def papers_loop(lm: LanguageModel, prm: RewardModel, problem: str, particles: int) -> None:
-    """One problem, as the paper's released code goes about it."""
+def papers_loop(lm: LanguageModel, prm: RewardModel, problem: str, particles: int, together: bool) -> int:
+    """One problem, as the paper's released code goes about it: for all particles `together`, or one by one.
+
+    Returns the tokens that passed through the two models.
+    """
     source, prompt = generator(0), lm.prompt(problem)
     delimiter = lm.tokenizer(Proposal().delimiter)["input_ids"][0]
     ends = torch.tensor([delimiter, *lm.end_tokens], device=lm.device)
     tokens: list[list[int]] = [[] for _ in range(particles)]
-    done = [False] * particles
+    done, scores, fed = [False] * particles, [0.0] * particles, 0
+
+    def propose(some: list[int]) -> int:
+        ids, mask = left_padded([prompt + tokens[k] for k in some], lm.device)
+        out = lm.model.generate(ids, attention_mask=mask, do_sample=True, temperature=0.8, top_k=0, max_new_tokens=64, pad_token_id=0,
+                                stopping_criteria=StoppingCriteriaList([StepEnds(ends, ids.shape[1])]))
+        for k, new in zip(some, out[:, ids.shape[1]:].tolist(), strict=True):
+            end = next((i for i, token in enumerate(new) if token in ends), len(new) - 1)
+            if not done[k]:  # what a finished one says more is thrown away
+                tokens[k] = tokens[k] + new[:end + 1]
+                done[k] = new[end] in lm.end_tokens
+        return int(mask.sum()) + len(some) * (out.shape[1] - ids.shape[1] - 1)  # the last one is not fed
+
+    def judge(k: int) -> int:
+        steps = [s for s in lm.tokenizer.decode(tokens[k], skip_special_tokens=True).split("\n\n") if s]
+        read = prm.prompt(problem) + [t for i, s in enumerate(steps) for t in prm.step_tokens(s, i == 0)]
+        logits = prm.head(prm.body(input_ids=torch.tensor([read], device=prm.device)).last_hidden_state[0, -1].float())
+        scores[k] = (logits[1] - logits[0]).item()
+        return len(read)
+
     for _ in range(Proposal().max_steps):
         if all(done):  # resampling may have kept only finished particles
             break
-        rows = [k for k in range(particles) if not done[k]]
-        ids, mask = left_padded([prompt + tokens[k] for k in rows], lm.device)
-        out = lm.model.generate(ids, attention_mask=mask, do_sample=True, temperature=0.8, top_k=0, max_new_tokens=64, pad_token_id=0,
-                                stopping_criteria=StoppingCriteriaList([StepEnds(ends, ids.shape[1])]))
-        for k, new in zip(rows, out[:, ids.shape[1]:].tolist(), strict=True):
-            end = next((i for i, token in enumerate(new) if token in ends), len(new) - 1)
-            tokens[k] = tokens[k] + new[:end + 1]
-            done[k] = new[end] in lm.end_tokens
-        scores = []
-        for k in range(particles):  # finished ones too
-            steps = [s for s in lm.tokenizer.decode(tokens[k], skip_special_tokens=True).split("\n\n") if s]
-            read = prm.prompt(problem) + [t for i, s in enumerate(steps) for t in prm.step_tokens(s, i == 0)]
-            logits = prm.head(prm.body(input_ids=torch.tensor([read], device=prm.device)).last_hidden_state[0, -1].float())
-            scores.append((logits[1] - logits[0]).item())
+        some = list(range(particles)) if together else [k for k in range(particles) if not done[k]]
+        for group in [some] if together else [[k] for k in some]:
+            fed += propose(group)
+        fed += sum(judge(k) for k in some)
         weights = torch.softmax(torch.tensor(scores, dtype=torch.float64), 0)
         parents = multinomial(weights, torch.rand(particles, generator=source, dtype=torch.float64)).tolist()
-        tokens, done = [tokens[k] for k in parents], [done[k] for k in parents]
+        tokens, done, scores = [tokens[k] for k in parents], [done[k] for k in parents], [scores[k] for k in parents]
+    return fed
 
 
 class LiveBytes(TorchDispatchMode):
@@ -174,15 +188,19 @@ def measure(lm: LanguageModel, prm: RewardModel, problems: list[str], particles:
     alone, tokens = best(lambda: proposal_alone(lm, problems, particles), repeats)
     rival, _ = best(lambda: generate(lm, problems, particles, tokens), repeats)
     whole, run = best(lambda: whole_filter(lm, prm, problems, particles), repeats)
-    generated = int(run.last.state.population.generated.sum())
+    state = run.last.state
+    generated = int(state.population.generated.sum())
     floor, _ = best(lambda: generate(lm, problems, particles, generated), repeats)
     texts = judged_texts(prm, run, problems, particles)
     reward, _ = best(lambda: one_reward_pass(prm, texts), repeats)
     peak, live = memory(lm, prm, problems, particles)
-    paper, _ = best(lambda: [papers_loop(lm, prm, p, particles) for p in problems], 1)
+    (paper, fed), (by_one, _) = (best(lambda: sum(papers_loop(lm, prm, p, particles, together) for p in problems), 1)
+                                 for together in (True, False))
     return dict(problems=len(problems), particles=particles, tokens=generated, proposal_s=alone, generate_s=rival,
                 proposal_to_generate=alone / rival, filter_s=whole, floor_s=floor + reward,
                 filter_to_floor=whole / (floor + reward), paper_s=paper, paper_to_filter=paper / whole,
+                paper_tokens_to_filters=fed / (state.population.cache.tokens + state.judgement.cache.tokens),
+                paper_one_by_one_s=by_one, paper_one_by_one_to_filter=by_one / whole,
                 peak_bytes=peak, live_kv_bytes=live, peak_to_live=peak / live)
 
 
@@ -205,7 +223,8 @@ def main() -> None:
         print(f"{count} problems x {a.particles} particles, {row['tokens']} tokens, {torch.get_num_threads()} threads, {lm.device}\n"
               f"  (a) proposal / generate          {row['proposal_to_generate']:.2f}  ({row['proposal_s']:.2f} s / {row['generate_s']:.2f} s)\n"
               f"  (b) filter / floor               {row['filter_to_floor']:.2f}  ({row['filter_s']:.2f} s / {row['floor_s']:.2f} s)\n"
-              f"  (c) paper's loop / filter        {row['paper_to_filter']:.1f}  ({row['paper_s']:.2f} s / {row['filter_s']:.2f} s)\n"
+              f"  (c) paper's loop / filter        {row['paper_to_filter']:.1f}  ({row['paper_s']:.2f} s / {row['filter_s']:.2f} s), {row['paper_tokens_to_filters']:.1f} times the tokens\n"
+              f"      its one-by-one loop / filter {row['paper_one_by_one_to_filter']:.1f}  ({row['paper_one_by_one_s']:.2f} s)\n"
               f"  memory: peak / live key-values   {row['peak_to_live']:.2f}  ({row['peak_bytes'] / 1e6:.1f} MB / {row['live_kv_bytes'] / 1e6:.1f} MB)", flush=True)
     if a.out:
         write_record(a.out, "python -m benchmarks.engine", dict(rows=rows), model=a.model, prm=a.prm, repeats=a.repeats)

@@ -37,7 +37,7 @@ BREAKS = [
     ("smoother's gain transposed", "statespace.py", "means[-1] - self.transition @ mean", "means[-1] - mean", "book/02_state_space.ipynb"),
     ("residual copies not taken", "resampling.py", "torch.where(slot < copies.sum(-1, keepdim=True), certain, drawn)", "drawn", "book/04_resampling.ipynb"),
     ("systematic with fresh uniforms", "resampling.py", "uniforms[..., :1].expand_as(uniforms)", "uniforms", "book/04_resampling.ipynb"),
-    ("the first box is read, not the last", "answers.py", 'start = text.rfind("\\boxed{")\n', 'start = text.find("\\boxed{")\n', "book/01_scaling.ipynb"),
+    ("the first box is read, not the last", "answers.py", 'start = text.rfind("\\\\boxed{")\n', 'start = text.find("\\\\boxed{")\n', "book/01_scaling.ipynb"),
     ("the product's odds without its complement", "prm.py", "return log_r - torch.log(-torch.expm1(log_r))", "return log_r", "book/08_reward_models.ipynb"),
     ("lineage one generation short", "smc.py", "reversed(self.steps[:-1])", "reversed(self.steps[1:])", "book/05_particle_filter.ipynb"),
 ]

@@ -68,9 +68,10 @@ def test_mistakes_are_made_once_and_gone_on_from() -> None:
 
 @pytest.mark.parametrize("symbol, left, right, wrong", [
     ("+", 47, 38, 75), ("+", 471, 552, 923), ("+", 475, 58, 423), ("+", 5, 8, 13), ("-", 52, 38, 26), ("-", 300, 7, 307), ("-", 58, 32, 26),
-    ("*", 47, 6, 242), ("*", 6, 47, 242), ("*", 9, 9, 81), ("*", 30, 5, 150), ("mod", 85, 17, 0), ("/", 387, 9, 43)])
+    ("*", 47, 6, 242), ("*", 6, 47, 242), ("*", 9, 9, 81), ("*", 30, 5, 150),
+    ("mod", 85, 17, 0), ("mod", 90, 17, 12), ("mod", 5, 17, 5), ("/", 387, 9, 42), ("/", 9, 9, 1), ("/", 0, 9, 0)])
 def test_slips_are_those_of_school_arithmetic(symbol: str, left: int, right: int, wrong: int) -> None:
-    """A forgotten carry, the smaller digit from the larger; and nothing where there is nothing to forget."""
+    """A forgotten carry, the smaller digit from the larger, a multiple misjudged; and nothing where there is nothing to forget."""
     assert slip(symbol, left, right) == wrong
 
 

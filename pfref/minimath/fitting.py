@@ -26,6 +26,11 @@ class Recipe:
     decay: float = 0.57  # the last share of the steps, over which the rate falls to zero
 
 
+def mixed_precision() -> torch.autocast:
+    """bfloat16 where the processor has vector instructions; torch has no attention in bfloat16 for one without."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.backends.cpu.get_cpu_capability() != "DEFAULT")
+
+
 def pad(rows: list[list[int]], value: int) -> Tensor:
     width = max(map(len, rows))
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 from ..lm import LanguageModel
 from ..prm import new_head
 from .export import trained
-from .fitting import IGNORED, Batch, Recipe, by_length, fit
+from .fitting import IGNORED, Batch, Recipe, by_length, fit, mixed_precision
 from .mistakes import Example, corrupted, sampled, unseen_problem
 from .policy import grow, new_model, prompt_text, unseen
 from .problems import DELIMITER
@@ -111,7 +111,7 @@ def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, ...]:
     """Of the verdicts at the separators, and at every token; of the moment of the mistake, right tokens and first wrong
     ones weighing the same; and of the trunk's surprise, log p(token), at every token of the candidate."""
     ids, wanted = batch
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision():
         layers = judge.lm.model(input_ids=ids, output_hidden_states=True).hidden_states
     kept, right = wanted != IGNORED, wanted > 0
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Train MiniMath's language models on random problems: on reference solutions, and the small one then on pupils'."""
+"""Train MiniMath's language models on random problems: on reference solutions, and the small one in the end on pupils'."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -9,24 +9,25 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from .export import trained
-from .fitting import IGNORED, Batch, Recipe, by_length, fit, pad
-from .problems import DELIMITER, LEVELS, Program, draw, evaluate, load_set, write_steps
+from .fitting import IGNORED, Batch, Recipe, by_length, fit, mixed_precision, pad
+from .problems import DELIMITER, LEVELS, SUBJECTS, Program, draw, evaluate, load_set, write_steps
 from .pupils import pupils_results
 from .tokenizer import build
 
-SIZES = {"full": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),
-         "small": dict(hidden_size=128, num_hidden_layers=4, intermediate_size=384),  # full, gone to school
-         "large": dict(hidden_size=128, num_hidden_layers=8, intermediate_size=384),  # full, and four layers between
-         "judge": dict(hidden_size=128, num_hidden_layers=12, intermediate_size=384)}  # large, and four layers on top
-GROWN = {"small": range(4), "large": (0, 2, 4, 6)}  # where full's layers go
+LAYERS = {"full": 4,
+          "practised": 4,  # full, after more of what is learnt last
+          "small": 4,  # practised, gone to school
+          "large": 8,  # practised, and a new layer after each of its own
+          "judge": 12}  # large, and four layers on top
+GROWN = {"practised": ("full", range(4)), "small": ("practised", range(4)), "large": ("practised", (0, 2, 4, 6))}  # from what, and where its layers go
+PRACTICE = {"Number Theory": 4, "Algebra": 3}  # remainders, and division: rare steps, and learnt last, so drawn more often
 
 
 def new_model(size: str, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    heads = SIZES[size]["hidden_size"] // 32
     return Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=len(tokenizer), num_attention_heads=heads, num_key_value_heads=heads, tie_word_embeddings=True,
-        max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None, **SIZES[size]))
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=LAYERS[size], num_attention_heads=4,
+        num_key_value_heads=4, tie_word_embeddings=True, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=None))
 
 
 def grow(model: Qwen2ForCausalLM, trunk: Qwen2ForCausalLM, places: Sequence[int]) -> None:
@@ -54,15 +55,18 @@ def reference_results(rng: random.Random, program: Program, level: int) -> list[
     return evaluate(program)
 
 
-def language_batches(tokenizer: PreTrainedTokenizerFast, rows: int, seed: int,
+def language_batches(tokenizer: PreTrainedTokenizerFast, rows: int, seed: int, practice: dict[str, int],
                      results_of: Callable[[random.Random, Program, int], list[int]] = reference_results) -> Callable[[int], Batch]:
-    """Problems with their solutions, the results from `results_of`; only solution tokens carry loss."""
-    held_out = unseen()
+    """Problems with their solutions, the results from `results_of`; only solution tokens carry loss.
+
+    A subject is drawn as often as `practice` says, else once.
+    """
+    held_out, subjects = unseen(), [s for s in SUBJECTS for _ in range(practice.get(s, 1))]
 
     def examples(rng: random.Random, count: int) -> list[tuple[list[int], list[int]]]:
         prompts, solutions = [], []
         while len(prompts) < count:
-            _, text, program = draw(rng, level := rng.choice(LEVELS))
+            _, text, program = draw(rng, level := rng.choice(LEVELS), rng.choice(subjects))
             if text not in held_out:
                 prompts.append(prompt_text(text))
                 solutions.append(DELIMITER.join(write_steps(program, results_of(rng, program, level))) + tokenizer.eos_token)
@@ -74,7 +78,7 @@ def language_batches(tokenizer: PreTrainedTokenizerFast, rows: int, seed: int,
 
 def language_loss(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
     ids, targets = batch
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision():
         hidden = model.model(input_ids=ids).last_hidden_state
     kept = targets != IGNORED
     return nn.functional.cross_entropy(model.lm_head(hidden[kept].float()), targets[kept])
@@ -109,9 +113,10 @@ def train_language_model(size: str, folder: Path, recipe: Recipe, rows: int) -> 
     tokenizer = build()
     torch.manual_seed(recipe.seed)
     model = new_model(size, tokenizer)
-    if size != "full":  # both start from it: the large one with a new layer after each of its own
-        grow(model, trained(new_model("full", tokenizer), folder / "full"), places=GROWN[size])
-    results_of = pupils_results if size == "small" else reference_results
-    fit(model, language_batches(tokenizer, rows, recipe.seed, results_of), language_loss, folder / size, recipe,
-        step_accuracy(tokenizer), size)
+    if size in GROWN:
+        before, places = GROWN[size]
+        grow(model, trained(new_model(before, tokenizer), folder / before), places)
+    batches = language_batches(tokenizer, rows, recipe.seed, {} if size == "full" else PRACTICE,
+                               pupils_results if size == "small" else reference_results)
+    fit(model, batches, language_loss, folder / size, recipe, step_accuracy(tokenizer), size)
     return model

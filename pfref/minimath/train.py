@@ -1,11 +1,12 @@
 """Train MiniMath's models: two language models and a process reward model.
 
-    python -m pfref.minimath.train full       # on reference solutions: where the next two start
+    python -m pfref.minimath.train full       # on reference solutions
+    python -m pfref.minimath.train practised  # the same with more of what is learnt last: where the next two start
     python -m pfref.minimath.train small      # the policy: goes on with pupils' solutions, which hold slips
     python -m pfref.minimath.train large      # the language model to beat, deeper: where the reward model starts
     python -m pfref.minimath.train prm        # learns on mistakes and on the small one's samples
 
-Each but `full` ends by writing its model in half precision into the package, under pfref/minimath/.
+The last three end by writing their model in half precision into the package, under pfref/minimath/.
 
 Every run saves once a minute under --folder and goes on from there when it is started again.
 Batches are drawn from --seed and their number, so a run that was cut off sees the same data.
@@ -24,8 +25,8 @@ from .judge import train_judge
 from .policy import train_language_model
 from .tokenizer import build
 
-RECIPES = {"full": Recipe(5000, 5000, 1e-2, 1, 1 / 3), "small": Recipe(800, 800, 3e-3, 4),
-           "large": Recipe(1500, 1500, 6e-3, 2), "prm": Recipe(1800, 1800, 6e-3, 3)}
+RECIPES = {"full": Recipe(5000, 5000, 1e-2, 1, 1 / 3), "practised": Recipe(3000, 3000, 6e-3, 5),
+           "small": Recipe(1600, 1600, 3e-3, 4), "large": Recipe(2500, 2500, 6e-3, 2), "prm": Recipe(1800, 1800, 6e-3, 3)}
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
         export_reward_model(judge.lm.model, judge.head, build(), a.out / a.what)
         return
     model = train_language_model(a.what, a.folder, recipe, a.rows)
-    if a.what != "full":
+    if a.what in ("small", "large"):
         export_language_model(model, build(), a.out / a.what)
 
 
