@@ -115,17 +115,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500, help="problems")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--only", choices=["small", "large", "prm"])
+    parser.add_argument("--prm", default="minimath-prm", help="another reward model")
     a = parser.parse_args()
     problems, results = load_set("minimath500")[:a.rows], {}
     for size in ("small", "large"):
         if a.only in (None, size):
             results[size] = language_model_report(LanguageModel.load(f"minimath-{size}"), problems, a.temperature)
     if a.only in (None, "prm"):
-        rows = judged_steps(LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm"), problems)
+        rows = judged_steps(LanguageModel.load("minimath-small"), RewardModel.load(a.prm), problems)
         results["prm"] = judge_report(rows)
     print(results)
     write_record(a.out, "python -m pfref.minimath.evaluate", results, problems=a.rows, samples=SAMPLES,
-                 temperature=a.temperature)
+                 temperature=a.temperature, reward_model=Path(a.prm).name)
 
 
 if __name__ == "__main__":
