@@ -15,7 +15,7 @@ from pfref.minimath.export import as_llama
 from pfref.minimath.fitting import Recipe, fit
 from pfref.minimath.judge import TRUNK, judge_batches, new_judge, targets
 from pfref.minimath.mistakes import corrupted, unseen_problem
-from pfref.minimath.policy import language_batches, language_loss, new_model
+from pfref.minimath.policy import PRACTICE, language_batches, language_loss, new_model
 from pfref.minimath.problems import (DELIMITER, LEVELS, OPERATIONS_AT_LEVEL, SUBJECTS, check_steps, draw, evaluate, load_set,
                                      make_set, write_steps)
 from pfref.minimath.pupils import SLIP_RATE, pupils_results, slip
@@ -145,11 +145,20 @@ def test_training_goes_on_where_it_was_cut_off(tmp_path) -> None:
         for stop in stops:
             torch.manual_seed(0)
             model = new_model("small", build())
-            fit(model, language_batches(build(), 4, 0), language_loss, folder, Recipe(4, stop, 1e-2, 0), lambda m: "", "test")
+            fit(model, language_batches(build(), 4, 0, {}), language_loss, folder, Recipe(4, stop, 1e-2, 0), lambda m: "", "test")
         return model.state_dict()
 
     whole, parts = train(tmp_path / "a", 4), train(tmp_path / "b", 2, 4)
     assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+
+
+def test_practice_draws_a_subject_more_often() -> None:
+    tokenizer = build()
+    for practice, share in (({}, 1 / 7), (PRACTICE, 4 / 12)):
+        batches = language_batches(tokenizer, 32, 0, practice)
+        texts = [text for step in range(16) for text in tokenizer.batch_decode(batches(step)[0])]
+        found = sum("modulo" in text for text in texts) / len(texts)
+        assert abs(found - share) < 3 * (share * (1 - share) / len(texts))**0.5
 
 
 def test_draws_stay_in_range() -> None:

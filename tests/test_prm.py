@@ -78,7 +78,7 @@ def test_model_aggregation_reads_one_block() -> None:
         text = "\n\n".join(["ab", "b", "aab"][:t + 1])
         ids = prm.prompt("abba") + prm.tokenizer(text)["input_ids"] + [prm.separator]
         logits = prm.head(prm.body(input_ids=torch.tensor([ids])).last_hidden_state[0, -1])
-        assert prm.log_odds(judgement).item() == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)
+        assert prm.log_odds(judgement).item() == pytest.approx((logits[1] - logits[0]).item(), abs=1e-5)
 
 
 def test_aggregations() -> None:
@@ -133,7 +133,7 @@ def test_qwen_layout_loads_without_remote_code(qwen_folder) -> None:
     prm.extend(judgement, everyone(1), ["ab"])
     ids = prm.prompt("abba") + prm.step_tokens("ab", True)
     logits = head(body(input_ids=torch.tensor([ids])).last_hidden_state[0, -1])
-    assert judgement.scores[0, 0].item() == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)
+    assert judgement.scores[0, 0].item() == pytest.approx((logits[1] - logits[0]).item(), abs=1e-5)
 
 
 def test_bad_reward_models_are_refused_in_one_line(qwen_folder) -> None:
