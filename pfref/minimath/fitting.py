@@ -18,9 +18,9 @@ Batch = tuple[Tensor, Tensor]  # token ids and targets, both (rows, length)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a shipped model was trained: batches of 32 rows, one thread."""
+    """How a shipped model was trained: batches of 32 rows."""
     steps: int  # over which the schedule runs
-    stop: int  # the policy and the judge stop early, so that both stay imperfect
+    stop: int  # where to stop, at the schedule's end or before it
     rate: float
     seed: int
     decay: float = 0.57  # the last share of the steps, over which the rate falls to zero
