@@ -13,7 +13,7 @@ Every figure is the best of several repeats, in (c) of one; (c) runs the same nu
 import argparse
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,14 @@ def one_reward_pass(prm: RewardModel, texts: list[list[int]]) -> None:
     prm.head(prm.body(input_ids=ids).last_hidden_state.float())
 
 
+def judged_text(prm: RewardModel, problem: str, steps: Sequence[str]) -> list[int]:
+    """What the reward model reads of a solution, from the beginning."""
+    return prm.prompt(problem) + [token for k, step in enumerate(steps) for token in prm.step_tokens(step, k == 0)]
+
+
 def judged_texts(prm: RewardModel, run: ParticleFilter[Any], problems: list[str], particles: int) -> list[list[int]]:
-    """What the reward model read of every particle in the end."""
-    rows = []
-    for row, steps in enumerate(run.last.state.population.texts):
-        ids = prm.prompt(problems[row // particles])
-        for k, step in enumerate(steps):
-            ids = ids + prm.step_tokens(step, k == 0)
-        rows.append(ids)
-    return rows
+    """What it read of every particle in the end."""
+    return [judged_text(prm, problems[row // particles], steps) for row, steps in enumerate(run.last.state.population.texts)]
 
 
 class StepEnds(StoppingCriteria):
@@ -117,7 +116,7 @@ def papers_loop(lm: LanguageModel, prm: RewardModel, problem: str, particles: in
 
     def judge(k: int) -> int:
         steps = [s for s in lm.tokenizer.decode(tokens[k], skip_special_tokens=True).split("\n\n") if s]
-        read = prm.prompt(problem) + [t for i, s in enumerate(steps) for t in prm.step_tokens(s, i == 0)]
+        read = judged_text(prm, problem, steps)
         logits = prm.head(prm.body(input_ids=torch.tensor([read], device=prm.device)).last_hidden_state[0, -1].float())
         scores[k] = (logits[1] - logits[0]).item()
         return len(read)
@@ -125,10 +124,8 @@ def papers_loop(lm: LanguageModel, prm: RewardModel, problem: str, particles: in
     for _ in range(Proposal().max_steps):
         if all(done):  # resampling may have kept only finished particles
             break
-        some = list(range(particles)) if together else [k for k in range(particles) if not done[k]]
-        for group in [some] if together else [[k] for k in some]:
-            fed += propose(group)
-        fed += sum(judge(k) for k in some)
+        for group in [list(range(particles))] if together else [[k] for k in range(particles) if not done[k]]:
+            fed += propose(group) + sum(judge(k) for k in group)
         weights = torch.softmax(torch.tensor(scores, dtype=torch.float64), 0)
         parents = multinomial(weights, torch.rand(particles, generator=source, dtype=torch.float64)).tolist()
         tokens, done, scores = [tokens[k] for k in parents], [done[k] for k in parents], [scores[k] for k in parents]
