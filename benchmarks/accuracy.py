@@ -15,7 +15,7 @@ from pfref.baselines import best_of, greedy, majority, weighted_best_of
 from pfref.minimath.problems import Problem, load_set
 from pfref.records import bootstrap, write_record
 
-BATCH = 20
+ROWS = 128  # particles in one batch; larger ones leave a processor's caches
 CHOICES: dict[str, Callable[[Solution], str | None]] = {
     "best-of-N": best_of, "weighted best-of-N": weighted_best_of, "majority": majority}
 VARIANTS: dict[str, dict[str, object]] = {
@@ -26,9 +26,9 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 
 def run(problems: list[Problem], lm: LanguageModel, prm: RewardModel, n: int, seed: int, **options: object) -> list[Solution]:
-    texts = [p.problem for p in problems]
-    return [found for k in tqdm(range(0, len(texts), BATCH), desc=f"N {n}, seed {seed}, {options}", leave=False)
-            for found in solve(texts[k:k + BATCH], lm, prm, n, seed=seed, **options)]
+    texts, batch = [p.problem for p in problems], max(1, ROWS // n)
+    return [found for k in tqdm(range(0, len(texts), batch), desc=f"N {n}, seed {seed}, {options}", leave=False)
+            for found in solve(texts[k:k + batch], lm, prm, n, seed=seed, **options)]
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
         runs, tokens = repeated(n, **options)
         note(method, n, [[s.answer for s in seed] for seed in runs], tokens)
         if not options:  # the same particles, another choice among them
-            note(f"{method}, vote", n, [[next(iter(s.votes), None) for s in seed] for seed in runs], tokens)
+            note("filter, best-scored", n, [[best_of(s) for s in seed] for seed in runs], tokens)
 
     if a.variants:
         for method, options in VARIANTS.items():

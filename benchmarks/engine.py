@@ -8,9 +8,12 @@
 Memory: the most bytes that tensors held at once during the filter, beyond the weights, against the key-value bytes of
 the tokens that were live then.
 Every figure is the best of several repeats, in (c) of one; (c) runs the same number of particles on the same problems.
+Its cost grows with the square of a solution's length, ours does not: so short problems (MiniMATH-500, level 4) and long
+ones (MiniAIME) are measured.
 """
 
 import argparse
+import itertools
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -206,6 +209,7 @@ def main() -> None:
     parser.add_argument("--model", default="minimath-small")
     parser.add_argument("--prm", default="minimath-prm")
     parser.add_argument("-n", "--particles", type=int, default=64)
+    parser.add_argument("--sets", nargs="+", default=["minimath500", "miniaime"], choices=["minimath500", "miniaime"])
     parser.add_argument("--problems", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write a record to this JSON file")
@@ -213,11 +217,12 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     lm, prm = LanguageModel.load(a.model), RewardModel.load(a.prm)
-    texts, rows = [p.problem for p in load_set("minimath500") if p.level == 4], []
-    for count in a.problems:
-        row = measure(lm, prm, texts[:count], a.particles, a.repeats)
+    rows = []
+    for name, count in itertools.product(a.sets, a.problems):
+        texts = [p.problem for p in load_set(name) if p.level in (4, 6)][:count]  # MiniAIME is all of level 6
+        row = dict(set=name) | measure(lm, prm, texts, a.particles, a.repeats)
         rows.append(row)
-        print(f"{count} problems x {a.particles} particles, {row['tokens']} tokens, {torch.get_num_threads()} threads, {lm.device}\n"
+        print(f"{name}, {count} problems x {a.particles} particles, {row['tokens']} tokens, {torch.get_num_threads()} threads, {lm.device}\n"
               f"  (a) proposal / generate          {row['proposal_to_generate']:.2f}  ({row['proposal_s']:.2f} s / {row['generate_s']:.2f} s)\n"
               f"  (b) filter / floor               {row['filter_to_floor']:.2f}  ({row['filter_s']:.2f} s / {row['floor_s']:.2f} s)\n"
               f"  (c) paper's loop / filter        {row['paper_to_filter']:.1f}  ({row['paper_s']:.2f} s / {row['filter_s']:.2f} s), {row['paper_tokens_to_filters']:.1f} times the tokens\n"

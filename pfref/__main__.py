@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     s.add_argument("--threshold", type=float, default=0.5, help="resample when ESS <= threshold * N (default: 0.5)")
     s.add_argument("--finished", default="absorbed", choices=["absorbed", "reweighted"],
                    help="are finished particles weighed again? (default: absorbed)")
-    s.add_argument("--choose", default="argmax", choices=["argmax", "vote", "draw"],
-                   help="highest reward, heaviest answer, or one draw by weight (default: argmax)")
+    s.add_argument("--choose", default="vote", choices=["vote", "argmax", "draw"],
+                   help="heaviest answer, highest reward, or one draw by weight (default: vote)")
     s.add_argument("--temperature", type=float, default=0.8, help="of the language model (default: 0.8)")
     s.add_argument("--max-steps", type=int, default=40, help="steps a solution may take (default: 40)")
     s.add_argument("--max-tokens", type=int, default=2048, help="tokens a solution may take (default: 2048)")

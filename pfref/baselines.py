@@ -26,12 +26,12 @@ def greedy(problems: Sequence[str], lm: LanguageModel, max_tokens: int = 2048, s
 
 
 def independent(problems: Sequence[str], lm: LanguageModel, prm: RewardModel, samples: int, **options: Any) -> list[Solution]:
-    """N samples of each problem that never meet: `solve` with threshold 0. Its argmax is best-of-N."""
+    """N samples of each problem that never meet: `solve` with threshold 0, for the choices below."""
     return solve(list(problems), lm, prm, samples, threshold=0.0, **options)
 
 
 def best_of(solution: Solution) -> str | None:
-    """Best-of-N: the answer of the sample that the reward model scores highest (Cobbe et al. 2021)."""
+    """The answer that the reward model scores highest: of independent samples, best-of-N (Cobbe et al. 2021)."""
     finished = [p for p in solution.particles if p.finished]
     return max(finished, key=lambda p: p.reward).answer if finished else None
 

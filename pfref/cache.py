@@ -60,9 +60,11 @@ class RaggedCache(Cache):
         rows, heads, _, size = states.shape
         if layer == len(buffers):
             buffers.append(states.new_zeros(len(self.lengths), self.capacity, heads, size))
-        if buffers[layer].shape[1] < self.capacity:
-            added = self.capacity - buffers[layer].shape[1]
-            buffers[layer] = nn.functional.pad(buffers[layer], (0, 0, 0, 0, 0, added))
+        if (held := buffers[layer].shape[1]) < self.capacity:
+            grown = states.new_empty(len(self.lengths), self.capacity, heads, size)
+            grown[:, :held] = buffers[layer]
+            grown[:, held:] = 0  # a mask hides what is there, but not a NaN
+            buffers[layer] = grown
         flat = buffers[layer].view(-1, heads, size)
         flat.index_copy_(0, self.place, states.transpose(1, 2).reshape(-1, heads, size))
         return buffers[layer][:rows, :self.reach].transpose(1, 2)

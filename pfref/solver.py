@@ -15,7 +15,7 @@ from .reasoning import Reasoning, Thoughts
 from .resampling import SCHEMES, inverse_cdf
 from .smc import ParticleFilter, Step
 
-CHOICES = ("argmax", "vote", "draw")
+CHOICES = ("vote", "argmax", "draw")
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,13 @@ class Solution:
 
 def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, particles: int = 16, *, seed: int = 0,
           proposal: Proposal | None = None, potential: str = "odds", tau: float = 1.0, finished: str = "absorbed",
-          resampling: str = "systematic", threshold: float = 0.5, choose: str = "argmax", system: str | None = None,
+          resampling: str = "systematic", threshold: float = 0.5, choose: str = "vote", system: str | None = None,
           watch: Callable[[Step[Thoughts]], None] | None = None) -> "Solution | list[Solution]":
     """Solve one problem, or several as one batch, with a population of `particles` each.
 
-    choose  `argmax`: the finished particle that the reward model scores highest, as in the paper;
-            `vote`: the answer with most weight;   `draw`: one particle by weight, a sample of the target
+    choose  `vote`: the answer with most weight, and its heaviest particle;
+            `argmax`: the finished particle that the reward model scores highest, as in the paper's code;
+            `draw`: one particle by weight, a sample of the target
     watch   is called with every step of the filter
     seed    each problem draws from its own generator, seeded by `seed`, its text and how often that text came before:
             the same seed gives the same particles whatever else is in the batch

@@ -5,6 +5,7 @@ import torch
 
 from pfref import LanguageModel, Proposal, UserError, solve
 from pfref.answers import boxed, vote
+from pfref.baselines import best_of
 from pfref.minimath.problems import load_set
 from pfref.reasoning import Reasoning, odds, score, telescoping
 from pfref.smc import particle_filter
@@ -81,10 +82,13 @@ def test_telescoping_weights_are_the_last_score() -> None:
 
 def test_choices() -> None:
     lm, prm = LanguageModel.load("minimath-small"), shipped_prm()
-    by = {c: solve(TEXTS[1], lm, prm, 16, seed=3, choose=c) for c in ("argmax", "vote", "draw")}
+    text = next(p.problem for p in load_set("minimath500")  # the first on which the choices differ
+                if best_of(found := solve(p.problem, lm, prm, 16, seed=3)) != found.answer)
+    by = {c: solve(text, lm, prm, 16, seed=3, choose=c) for c in ("vote", "argmax", "draw")}
     particles = by["argmax"].particles
     assert by["argmax"].chosen.reward == max(p.reward for p in particles if p.weight > 0)
     assert by["vote"].answer == next(iter(by["vote"].votes)) and sum(by["vote"].votes.values()) == pytest.approx(1)
+    assert by["vote"].answer == solve(text, lm, prm, 16, seed=3).answer != by["argmax"].answer == best_of(by["vote"])
     assert by["draw"].chosen in particles
     draws = [solve(TEXTS[1], lm, prm, 4, seed=s, choose="draw", proposal=Proposal(max_steps=20)) for s in range(3)]
     assert all(d.chosen.weight > 0 for d in draws)
