@@ -26,7 +26,10 @@ def greedy(problems: Sequence[str], lm: LanguageModel, max_tokens: int = 2048, s
 
 
 def independent(problems: Sequence[str], lm: LanguageModel, prm: RewardModel, samples: int, **options: Any) -> list[Solution]:
-    """N samples of each problem that never meet: `solve` with threshold 0, for the choices below."""
+    """N samples of each problem that never meet: `solve` with threshold 0.
+
+    The choices below read them; their own `answer` is a vote by the product of the odds, another method.
+    """
     return solve(list(problems), lm, prm, samples, threshold=0.0, **options)
 
 

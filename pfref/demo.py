@@ -1,7 +1,8 @@
 """The main job on the embedded world: `python -m pfref.demo`.
 
-Solves a slice of MiniMATH-500 by greedy decoding, by best-of-16 and by a 16-particle filter with the same two
-models, prints what each reached and cost, and draws the genealogy of one solved problem.
+Solves a slice of MiniMATH-500 by greedy decoding, by best-of-16 and by a 16-particle filter, whose answer is chosen by
+vote and by score, with the same two models; prints what each reached and cost, and draws the genealogy of one problem,
+if possible of one that the filter solved and best-of-16 did not.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def main() -> None:
         seconds[name] = time.perf_counter() - began
         tokens[name] = sum(found.cost.generated_tokens for found in runs[name])
     best, filtered = runs
-    highest = "the same, best-scored"  # no second run: another choice among the same particles
+    highest = "filter, best-scored"  # no second run: another choice among the same particles
     runs[highest], seconds[highest], tokens[highest] = runs[filtered], seconds[filtered], tokens[filtered]
     for name, choice in ((best, best_of), (filtered, lambda found: found.answer), (highest, best_of)):
         hits[name] = [choice(found) == right for found, right in zip(runs[name], truth, strict=True)]

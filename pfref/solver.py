@@ -54,8 +54,8 @@ class Trace:
 @dataclass(frozen=True)
 class Solution:
     problem: str
-    answer: str | None  # the chosen particle's, or the vote's
-    chosen: Particle | None  # None if no particle is left
+    answer: str | None  # the chosen particle's
+    chosen: Particle | None  # by vote, the heaviest with the winning answer; None if no particle is left
     particles: list[Particle]
     votes: dict[str, float]  # answer -> share of the weight
     log_evidence: float
@@ -69,7 +69,9 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
           watch: Callable[[Step[Thoughts]], None] | None = None) -> "Solution | list[Solution]":
     """Solve one problem, or several as one batch, with a population of `particles` each.
 
-    choose  `vote`: the answer with most weight, and its heaviest particle;
+    On a processor, batches of some 64 to 128 particles in all are fastest; a GPU takes as many as its memory holds.
+
+    choose  `vote`: the answer with most weight, and its heaviest particle; without any answer, as `argmax`;
             `argmax`: the finished particle that the reward model scores highest, as in the paper's code;
             `draw`: one particle by weight, a sample of the target
     watch   is called with every step of the filter
