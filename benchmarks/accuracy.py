@@ -8,14 +8,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
-from pfref import LanguageModel, RewardModel, Solution, solve
+from pfref import LanguageModel, RewardModel, Solution
 from pfref.baselines import best_of, greedy, majority, weighted_best_of
-from pfref.minimath.problems import Problem, load_set
+from pfref.demo import in_batches
+from pfref.minimath.problems import load_set
 from pfref.records import bootstrap, write_record
 
-ROWS = 128  # particles in one batch; larger ones leave a processor's caches
 CHOICES: dict[str, Callable[[Solution], str | None]] = {
     "best-of-N": best_of, "weighted best-of-N": weighted_best_of, "majority": majority}
 VARIANTS: dict[str, dict[str, object]] = {
@@ -23,12 +21,6 @@ VARIANTS: dict[str, dict[str, object]] = {
     "threshold 1": dict(threshold=1.0), "multinomial, threshold 1": dict(resampling="multinomial", threshold=1.0),
     "score": dict(potential="score"), "telescoping": dict(potential="telescoping"), "reweighted": dict(finished="reweighted"),
     "tau 0.5": dict(tau=0.5), "tau 2": dict(tau=2.0)}
-
-
-def run(problems: list[Problem], lm: LanguageModel, prm: RewardModel, n: int, seed: int, **options: object) -> list[Solution]:
-    texts, batch = [p.problem for p in problems], max(1, ROWS // n)
-    return [found for k in tqdm(range(0, len(texts), batch), desc=f"N {n}, seed {seed}, {options}", leave=False)
-            for found in solve(texts[k:k + batch], lm, prm, n, seed=seed, **options)]
 
 
 def main() -> None:
@@ -58,7 +50,7 @@ def main() -> None:
 
     def repeated(n: int, **options: object) -> tuple[list[list[Solution]], float]:
         """One run a seed, and the tokens that a problem took on average."""
-        runs = [run(problems, lm, prm, n, seed, **options) for seed in range(a.seeds)]
+        runs = [in_batches(texts, lm, prm, n, f"N {n}, seed {seed}, {options}", seed=seed, **options) for seed in range(a.seeds)]
         return runs, sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
 
     def sampled(n: int) -> None:
