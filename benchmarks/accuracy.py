@@ -8,9 +8,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from pfref import LanguageModel, RewardModel, Solution
+from pfref import LanguageModel, RewardModel, Solution, solve
 from pfref.baselines import best_of, greedy, majority, weighted_best_of
-from pfref.demo import in_batches
 from pfref.minimath.problems import load_set
 from pfref.records import bootstrap, write_record
 
@@ -50,7 +49,7 @@ def main() -> None:
 
     def repeated(n: int, **options: object) -> tuple[list[list[Solution]], float]:
         """One run a seed, and the tokens that a problem took on average."""
-        runs = [in_batches(texts, lm, prm, n, f"N {n}, seed {seed}, {options}", seed=seed, **options) for seed in range(a.seeds)]
+        runs = [solve(texts, lm, prm, n, seed=seed, progress=f"N {n}, seed {seed}, {options}", **options) for seed in range(a.seeds)]
         return runs, sum(s.cost.generated_tokens for seed in runs for s in seed) / len(problems) / a.seeds
 
     def sampled(n: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 CHUNK = 8  # tokens by which the buffers grow
+ROOM = 16  # tokens that a copied row can take before its buffer grows: to copy and then to grow is to copy twice
 
 
 class RaggedCache(Cache):
@@ -42,7 +43,7 @@ class RaggedCache(Cache):
         rows, width = ids.shape
         position = self.lengths[:rows, None] + torch.arange(width, device=ids.device)
         self.reach = int(self.lengths[:rows].max()) + width
-        self.capacity = max(self.capacity, -(-self.reach // CHUNK) * CHUNK)
+        self.capacity = max(self.capacity, rounded_up(self.reach))
         self.place = (torch.arange(rows, device=ids.device)[:, None] * self.capacity + position).flatten()
         visible = torch.arange(self.reach, device=ids.device) <= position[:, None, :, None]  # (B, 1, width, reach)
         output = model(input_ids=ids, attention_mask=visible, position_ids=position, use_cache=True,
@@ -60,23 +61,24 @@ class RaggedCache(Cache):
         rows, heads, _, size = states.shape
         if layer == len(buffers):
             buffers.append(states.new_zeros(len(self.lengths), self.capacity, heads, size))
-        if (held := buffers[layer].shape[1]) < self.capacity:
-            grown = states.new_empty(len(self.lengths), self.capacity, heads, size)
-            grown[:, :held] = buffers[layer]
-            grown[:, held:] = 0  # a mask hides what is there, but not a NaN
-            buffers[layer] = grown
+        if buffers[layer].shape[1] < self.capacity:
+            buffers[layer] = copied(buffers[layer], torch.arange(len(self.lengths), device=states.device), self.capacity)
         flat = buffers[layer].view(-1, heads, size)
         flat.index_copy_(0, self.place, states.transpose(1, 2).reshape(-1, heads, size))
         return buffers[layer][:rows, :self.reach].transpose(1, 2)
 
-    def select(self, slots: Tensor) -> None:
-        """New slot s becomes a copy of old slot slots[s]. One buffer at a time, so that little is held twice."""
+    def select(self, slots: Tensor, room: int = ROOM) -> None:
+        """New slot s becomes a copy of old slot slots[s], with room for so many tokens more.
+
+        One buffer at a time, so that little is held twice.
+        """
         self.lengths = self.lengths[slots]
+        self.capacity = rounded_up(self.get_seq_length() + room)
         for buffers in (self.keys, self.values):
             for layer in range(len(buffers)):
-                buffers[layer] = buffers[layer].index_select(0, slots)
+                buffers[layer] = copied(buffers[layer], slots, self.capacity)
 
-    def fork(self, ancestors: Tensor, kept: Tensor) -> Tensor:
+    def fork(self, ancestors: Tensor, kept: Tensor, room: int = ROOM) -> Tensor:
         """Each particle m in the mask `kept` gets a copy of the row of particle ancestors[m]; other rows are freed.
 
         Both are (R_all,), over all particles. Returns the old slot of every new slot.
@@ -86,7 +88,7 @@ class RaggedCache(Cache):
         self.particle = kept.nonzero()[:, 0]
         slots = slot_of[ancestors[self.particle]]
         if not torch.equal(slots, torch.arange(len(self.lengths), device=slots.device)):
-            self.select(slots)
+            self.select(slots, room)
         return slots
 
     def to_front(self, staying: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,6 +108,19 @@ class RaggedCache(Cache):
     def bytes(self) -> int:
         """Of the buffers now."""
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+
+
+def rounded_up(tokens: int) -> int:
+    return -(-tokens // CHUNK) * CHUNK
+
+
+def copied(buffer: Tensor, slots: Tensor, capacity: int) -> Tensor:
+    """Slots of a buffer, in one of another capacity. What is beyond its end is 0: a mask hides it, but not a NaN."""
+    held = min(buffer.shape[1], capacity)
+    new = buffer.new_empty(len(slots), capacity, *buffer.shape[2:])
+    torch.index_select(buffer[:, :held], 0, slots, out=new[:, :held])
+    new[:, held:] = 0
+    return new
 
 
 @functools.cache

@@ -7,11 +7,8 @@ if possible of one that the filter solved and best-of-16 did not.
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
 from transformers.utils import logging
 
 from . import LanguageModel, RewardModel, Solution, solve
@@ -19,15 +16,6 @@ from .baselines import best_of, greedy
 from .minimath.problems import load_set
 from .plots import save_genealogy
 from .records import bootstrap
-
-ROWS = 128  # particles in one batch; larger ones leave a processor's caches
-
-
-def in_batches(problems: Sequence[str], lm: LanguageModel, prm: RewardModel, particles: int, label: str, **options: Any) -> list[Solution]:
-    """`solve` for many problems, a batch at a time, with a progress bar."""
-    batch = max(1, ROWS // max(1, particles))
-    return [found for k in tqdm(range(0, len(problems), batch), desc=label, leave=False)
-            for found in solve(problems[k:k + batch], lm, prm, particles, **options)]
 
 
 def main() -> None:
@@ -52,7 +40,7 @@ def main() -> None:
     runs: dict[str, list[Solution]] = {}
     for name, options in ((f"best of {a.particles}", {"threshold": 0.0}), (f"particle filter, {a.particles}", {})):
         began = time.perf_counter()
-        runs[name] = in_batches(texts, lm, prm, a.particles, name, seed=a.seed, **options)
+        runs[name] = solve(texts, lm, prm, a.particles, seed=a.seed, progress=name, **options)
         seconds[name] = time.perf_counter() - began
         tokens[name] = sum(found.cost.generated_tokens for found in runs[name])
     best, filtered = runs

@@ -104,17 +104,20 @@ class LanguageModel:
             strange = next(word for word in problem.split() if unknown in self.tokenizer(word)["input_ids"])
             raise UserError(f"this model's tokenizer does not know {strange!r}; "
                             "a MiniMath model reads only problems worded as MiniMath words them")
-        return ids
+        return self.fitting(ids)
+
+    def fitting(self, prompt: Sequence[int]) -> Sequence[int]:
+        """The prompt, if it leaves room for a solution."""
+        if len(prompt) >= self.context:
+            raise UserError(f"the prompt has {len(prompt)} tokens and the model's context {self.context}, which leaves no "
+                            "room for a solution; shorten the problem or take a model with a longer context")
+        return prompt
 
     @torch.inference_mode()
     def start(self, prompts: Sequence[Sequence[int]], particles: int, proposal: Proposal) -> Population:
         """Feed P prompts once each, and fork each to N particles that have generated nothing yet."""
-        longest = max(map(len, prompts))
-        if longest >= self.context:
-            raise UserError(f"the prompt has {longest} tokens and the model's context {self.context}, which leaves no "
-                            "room for a solution; shorten the problem or take a model with a longer context")
-        counts = [len(prompt) for prompt in prompts]
-        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        counts = [len(self.fitting(prompt)) for prompt in prompts]
+        ids = torch.zeros(len(prompts), max(counts), dtype=torch.long)
         for row, prompt in enumerate(prompts):
             ids[row, :len(prompt)] = torch.tensor(prompt)
         cache = RaggedCache(len(prompts), self.device)

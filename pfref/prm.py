@@ -99,7 +99,10 @@ class RewardModel:
         """The chat template up to the assistant's first word."""
         messages = [{"role": "system", "content": self.family.system}, {"role": "user", "content": problem}]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) >= self.context:
+            raise UserError(f"the problem has {len(ids)} tokens and the reward model's context is {self.context}; shorten it")
+        return ids
 
     def step_tokens(self, text: str, first: bool) -> list[int]:
         """One step and the separator that closes it."""
@@ -137,10 +140,12 @@ class RewardModel:
         held[j.cache.particle] = j.cache.lengths
         held = held[j.parents].tolist()
         too_long = [row for row, piece in pieces.items() if held[row] + len(piece) > self.context]
+        for row in too_long:
+            del pieces[row]
         fed = moved.clone()
         fed[too_long] = False
         scores[too_long] = -torch.inf
-        j.cache.fork(j.parents, fed)
+        j.cache.fork(j.parents, fed, room=max(map(len, pieces.values()), default=0))
         j.parents = torch.arange(len(moved), device=self.device)
         rows = j.cache.particle.tolist()
         if rows:
@@ -160,8 +165,6 @@ class RewardModel:
         ids = torch.full((len(pieces), max(counts)), self.separator)
         for row, piece in enumerate(pieces):
             ids[row, :len(piece)] = torch.tensor(piece)
-        if max(counts) >= self.context:
-            raise UserError(f"the problem has {max(counts)} tokens and the reward model's context is {self.context}; shorten it")
         hidden = cache.extend(self.body, ids.to(self.device), counts).last_hidden_state
         at_end = hidden[torch.arange(len(pieces)), torch.tensor(counts) - 1]
         logits = self.head(at_end.float())

@@ -71,6 +71,8 @@ class Reasoning(FeynmanKac[Thoughts]):
         self.lm, self.prm, self.problems, self.proposal = lm, prm, list(problems), proposal or Proposal()
         self.potential, self.tau, self.reweighted = POTENTIALS[potential], tau, finished == "reweighted"
         self.prompts = [lm.prompt(problem, system) for problem in self.problems]
+        for problem in self.problems:
+            prm.prompt(problem)  # raises now, not after other problems were solved
 
     def start(self, particles: int, generators: Sequence[Generator]) -> Thoughts:
         """Read the prompts, then take the first step."""

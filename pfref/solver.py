@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from tqdm import tqdm
 
 from .answers import boxed, vote
 from .errors import UserError
@@ -66,20 +67,23 @@ class Solution:
 def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, particles: int = 16, *, seed: int = 0,
           proposal: Proposal | None = None, potential: str = "odds", tau: float = 1.0, finished: str = "absorbed",
           resampling: str = "systematic", threshold: float = 0.5, choose: str = "vote", system: str | None = None,
+          batch: int = 128, progress: str | None = None,
           watch: Callable[[Step[Thoughts]], None] | None = None) -> "Solution | list[Solution]":
-    """Solve one problem, or several as one batch, with a population of `particles` each.
+    """Solve one problem, or several, with a population of `particles` each.
 
-    On a processor, batches of some 64 to 128 particles in all are fastest; a GPU takes as many as its memory holds.
+    choose    `vote`: the answer with most weight, and its heaviest particle; without any answer, as `argmax`;
+              `argmax`: the finished particle that the reward model scores highest, as in the paper's code;
+              `draw`: one particle by weight, a sample of the target
+    seed      each problem draws from its own generator, seeded by `seed`, its text and how often that text came before:
+              the same seed gives the same particles whatever else is in the batch
+    batch     particles in one batch: as many problems share their forward passes as fit, but at least one. More are
+              slower on a CPU, whose caches they overflow; a GPU with memory to spare is faster with more
+    progress  label of a progress bar over the problems; None for none
+    watch     is called with every step of the filter, batch after batch
 
-    choose  `vote`: the answer with most weight, and its heaviest particle; without any answer, as `argmax`;
-            `argmax`: the finished particle that the reward model scores highest, as in the paper's code;
-            `draw`: one particle by weight, a sample of the target
-    watch   is called with every step of the filter
-    seed    each problem draws from its own generator, seeded by `seed`, its text and how often that text came before:
-            the same seed gives the same particles whatever else is in the batch
-
-    Raises UserError if an argument is wrong, or if every particle of a single problem was ruled out; among several
-    problems such a one has the answer None, so that the others are not lost and none leaves the denominator.
+    Raises UserError if an argument is wrong, before any work is done, or if every particle of a single problem was
+    ruled out; among several problems such a one has the answer None, so that the others are not lost and none leaves
+    the denominator.
     """
     if choose not in CHOICES:
         raise UserError(f"there is no choice {choose!r}; choose one of {', '.join(CHOICES)}")
@@ -87,16 +91,22 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
         raise UserError(f"there is no resampling scheme {resampling!r}; choose one of {', '.join(SCHEMES)}")
     alone = isinstance(problems, str)
     texts = [problems] if alone else list(problems)
-    began = time.perf_counter()
-    model = Reasoning(lm, prm, texts, proposal, potential, tau, finished, system)
     sources = [generator(seed, text, texts[:k].count(text)) for k, text in enumerate(texts)]
-    run = ParticleFilter(model, particles, sources, SCHEMES[resampling], threshold)
-    for step in run:
-        if watch:
-            watch(step)
-    seconds = time.perf_counter() - began
-    points = uniforms(sources, 1)
-    found = [finish(run, model, p, choose, points[p], seconds) for p in range(len(texts))]
+    size = max(1, batch // max(1, particles))
+    batches = [(Reasoning(lm, prm, texts[k:k + size], proposal, potential, tau, finished, system), sources[k:k + size])
+               for k in range(0, max(1, len(texts)), size)]
+    found: list[Solution] = []
+    with tqdm(total=len(texts), desc=progress, unit=" problems", leave=False, disable=progress is None) as bar:
+        for model, own in batches:
+            began = time.perf_counter()
+            run = ParticleFilter(model, particles, own, SCHEMES[resampling], threshold)
+            for step in run:
+                if watch:
+                    watch(step)
+            seconds = time.perf_counter() - began
+            points = uniforms(own, 1)
+            found += [finish(run, model, p, choose, points[p], seconds) for p in range(len(own))]
+            bar.update(len(own))
     if alone and found[0].chosen is None:
         cut = int(run.last.state.population.truncated.sum())
         raise UserError(f"no particle is left: {cut} of {particles} met a limit of length before an answer; "

@@ -49,6 +49,33 @@ def test_same_particles_alone_and_among_seven_others(threads: int) -> None:
         torch.set_num_threads(before)
 
 
+def test_batches_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two problems a batch, or one, as the bar shows them: the same particles, but other passes."""
+    lm, prm = world()
+    populations: list[int] = []
+    together = solve([PROBLEM] * 5, lm, prm, 8, proposal=PROPOSAL)
+    for batch, size, last in ((16, 2, 1), (7, 1, 1)):
+        populations.clear()
+        found = solve([PROBLEM] * 5, lm, prm, 8, proposal=PROPOSAL, batch=batch, progress="thinking",
+                      watch=lambda step: populations.append(step.state.population.shape[0]))
+        assert [read(s) for s in found] == [read(s) for s in together]
+        assert populations[0] == size and populations[-1] == last and set(populations) == {size, last}
+        assert "thinking:" in (bar := capsys.readouterr().err) and "/5" in bar
+    solve([PROBLEM], lm, prm, 8, proposal=PROPOSAL)
+    assert not capsys.readouterr().err
+
+
+def test_a_bad_problem_is_found_before_any_work() -> None:
+    lm, prm = world()
+    steps: list[object] = []
+    with pytest.raises(UserError, match="leaves no room"):
+        solve([PROBLEM, PROBLEM, "a" * 70], lm, prm, 4, proposal=PROPOSAL, batch=4, watch=steps.append)
+    prm.context = 10
+    with pytest.raises(UserError, match="the reward model's context is 10"):
+        solve([PROBLEM, PROBLEM, "a" * 20], lm, prm, 4, proposal=PROPOSAL, batch=4, watch=steps.append)
+    assert not steps
+
+
 def shipped_prm():
     from pfref import RewardModel
 
