@@ -7,6 +7,8 @@
     finished ones too, which it also scores again; the other takes the particles that are at work one by one.
 Memory: the most bytes that tensors held at once during the filter, beyond the weights, against the key-value bytes of
 the tokens that were live then.
+Several problems are taken as `solve` takes them, 128 particles in a batch, and so are its rivals in (a) and (b); the
+loops of (c) take one problem after another, as the released code does.
 Every figure is the best of several repeats, in (c) of one; (c) runs the same number of particles on the same problems.
 Its cost grows with the square of a solution's length, ours does not: so short problems (MiniMATH-500, level 4) and long
 ones (MiniAIME) are measured.
@@ -26,25 +28,33 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging
 
-from pfref import LanguageModel, ParticleFilter, Proposal, RewardModel
+from pfref import LanguageModel, Proposal, RewardModel, solve
 from pfref.minimath.problems import load_set
 from pfref.randomness import generator
-from pfref.reasoning import Reasoning
+from pfref.reasoning import Thoughts
 from pfref.records import write_record
 from pfref.resampling import multinomial
+from pfref.smc import Step
+
+BATCH = 128  # particles that share a forward pass, as in `solve`
 
 
-def sources(problems: list[str]) -> list[torch.Generator]:
-    return [generator(0, k) for k in range(len(problems))]
+def in_batches(problems: list[str], particles: int) -> list[list[str]]:
+    """As `solve` takes them: ours and `generate` share their passes among the same problems."""
+    size = max(1, BATCH // particles)
+    return [problems[k:k + size] for k in range(0, len(problems), size)]
 
 
 def proposal_alone(lm: LanguageModel, problems: list[str], particles: int) -> int:
     """Every particle to its end, step by step; the tokens that were generated."""
-    proposal, generators = Proposal(), sources(problems)
-    population = lm.start([lm.prompt(p) for p in problems], particles, proposal)
-    while (active := ~(population.ended | population.truncated)).any():
-        lm.extend(population, active, proposal, generators)
-    return int(population.generated.sum())
+    proposal, tokens = Proposal(), 0
+    for some in in_batches(problems, particles):
+        generators = [generator(0, text) for text in some]
+        population = lm.start([lm.prompt(text) for text in some], particles, proposal)
+        while (active := ~(population.ended | population.truncated)).any():
+            lm.extend(population, active, proposal, generators)
+        tokens += int(population.generated.sum())
+    return tokens
 
 
 def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -57,31 +67,24 @@ def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Te
 @torch.inference_mode()
 def generate(lm: LanguageModel, problems: list[str], particles: int, tokens: int) -> None:
     """`model.generate` for about as many tokens, all rows equally long, so that none waits."""
-    ids, mask = left_padded([lm.prompt(p) for p in problems for _ in range(particles)], lm.device)
-    lm.model.generate(ids, attention_mask=mask, do_sample=True, temperature=0.8, top_k=0, eos_token_id=None, pad_token_id=0,
-                      max_new_tokens=max(1, round(tokens / len(ids))))
-
-
-def whole_filter(lm: LanguageModel, prm: RewardModel, problems: list[str], particles: int) -> ParticleFilter[Any]:
-    return ParticleFilter(Reasoning(lm, prm, problems), particles, sources(problems)).run()
+    for some in in_batches(problems, particles):
+        ids, mask = left_padded([lm.prompt(text) for text in some for _ in range(particles)], lm.device)
+        lm.model.generate(ids, attention_mask=mask, do_sample=True, temperature=0.8, top_k=0, eos_token_id=None, pad_token_id=0,
+                          max_new_tokens=max(1, round(tokens / len(problems) / particles)))
 
 
 @torch.inference_mode()
 def one_reward_pass(prm: RewardModel, texts: list[list[int]]) -> None:
-    """All solutions through the reward model at once, padded to the longest."""
-    width = max(map(len, texts))
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in texts], device=prm.device)
-    prm.head(prm.body(input_ids=ids).last_hidden_state.float())
+    """All solutions through the reward model once, padded to the longest of their batch."""
+    for k in range(0, len(texts), BATCH):
+        width = max(map(len, some := texts[k:k + BATCH]))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in some], device=prm.device)
+        prm.head(prm.body(input_ids=ids).last_hidden_state.float())
 
 
 def judged_text(prm: RewardModel, problem: str, steps: Sequence[str]) -> list[int]:
     """What the reward model reads of a solution, from the beginning."""
     return prm.prompt(problem) + [token for k, step in enumerate(steps) for token in prm.step_tokens(step, k == 0)]
-
-
-def judged_texts(prm: RewardModel, run: ParticleFilter[Any], problems: list[str], particles: int) -> list[list[int]]:
-    """What it read of every particle in the end."""
-    return [judged_text(prm, problems[row // particles], steps) for row, steps in enumerate(run.last.state.population.texts)]
 
 
 class StepEnds(StoppingCriteria):
@@ -161,12 +164,15 @@ class LiveBytes(TorchDispatchMode):
 
 def memory(lm: LanguageModel, prm: RewardModel, problems: list[str], particles: int) -> tuple[int, int]:
     """Most bytes held by tensors during a run, and the most key-value bytes of live tokens after any of its steps."""
-    live = 0
+    live = [0]
+
+    def count(step: Step[Thoughts]) -> None:
+        caches = (step.state.population.cache, step.state.judgement.cache)
+        live.append(sum(int(c.lengths.sum()) * c.bytes // (len(c.lengths) * c.capacity) for c in caches))
+
     with LiveBytes() as held:
-        for step in ParticleFilter(Reasoning(lm, prm, problems), particles, sources(problems)):
-            caches = (step.state.population.cache, step.state.judgement.cache)
-            live = max(live, sum(int(c.lengths.sum()) * c.bytes // (len(c.lengths) * c.capacity) for c in caches))
-    return held.peak, live
+        solve(problems, lm, prm, particles, batch=BATCH, watch=count)
+    return held.peak, max(live)
 
 
 def best(action: Callable[[], Any], repeats: int) -> tuple[float, Any]:
@@ -187,11 +193,11 @@ def measure(lm: LanguageModel, prm: RewardModel, problems: list[str], particles:
     proposal_alone(lm, problems, particles)  # warm up
     alone, tokens = best(lambda: proposal_alone(lm, problems, particles), repeats)
     rival, _ = best(lambda: generate(lm, problems, particles, tokens), repeats)
-    whole, run = best(lambda: whole_filter(lm, prm, problems, particles), repeats)
-    state = run.last.state
-    generated = int(state.population.generated.sum())
+    whole, found = best(lambda: solve(problems, lm, prm, particles, batch=BATCH), repeats)
+    generated = sum(one.cost.generated_tokens for one in found)
+    fed_once = generated + sum(one.cost.prompt_tokens + one.cost.scored_tokens for one in found)
     floor, _ = best(lambda: generate(lm, problems, particles, generated), repeats)
-    texts = judged_texts(prm, run, problems, particles)
+    texts = [judged_text(prm, one.problem, particle.steps) for one in found for particle in one.particles]
     reward, _ = best(lambda: one_reward_pass(prm, texts), repeats)
     peak, live = memory(lm, prm, problems, particles)
     (paper, fed), (by_one, _) = (best(lambda: sum(papers_loop(lm, prm, p, particles, together) for p in problems), 1)
@@ -199,7 +205,7 @@ def measure(lm: LanguageModel, prm: RewardModel, problems: list[str], particles:
     return dict(problems=len(problems), particles=particles, tokens=generated, proposal_s=alone, generate_s=rival,
                 proposal_to_generate=alone / rival, filter_s=whole, floor_s=floor + reward,
                 filter_to_floor=whole / (floor + reward), paper_s=paper, paper_to_filter=paper / whole,
-                paper_tokens_to_filters=fed / (state.population.cache.tokens + state.judgement.cache.tokens),
+                paper_tokens_to_filters=fed / fed_once,
                 paper_one_by_one_s=by_one, paper_one_by_one_to_filter=by_one / whole,
                 peak_bytes=peak, live_kv_bytes=live, peak_to_live=peak / live)
 

@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     s.add_argument("--max-step-tokens", type=int, default=1024, help="tokens a step may take (default: 1024)")
     s.add_argument("--step-tokens", type=int, help="steps of exactly so many tokens instead of blank lines")
     s.add_argument("--system", help="system prompt for the language model")
+    s.add_argument("--batch", type=int, default=128,
+                   help="particles in one batch of problems; more suit a GPU with memory to spare (default: 128)")
     s.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     s.add_argument("--json", action="store_true", help="print one JSON object a problem")
     s.add_argument("--plot", type=Path, help="write the genealogy of the first problem to this picture file")
@@ -114,29 +116,53 @@ def run_solve(a: argparse.Namespace) -> None:
     logging.disable_progress_bar()
     from . import LanguageModel, Proposal, RewardModel, solve
     from .plots import save_genealogy
+    from .solver import NONE_LEFT
 
     proposal = Proposal(temperature=a.temperature, step_tokens=a.step_tokens, max_step_tokens=a.max_step_tokens,
                         max_tokens=a.max_tokens, max_steps=a.max_steps)
     lm = LanguageModel.load(a.model, a.device)
     prm = RewardModel.load(a.prm, a.device, aggregation=a.aggregation)
-    failures = []
+    failures: dict[int, str] = {}  # by the problem's number; the other problems are still solved
+    readable = []
     for number, problem in enumerate(problems, 1):
-        progress = Progress(f"problem {number}/{len(problems)}, " if len(problems) > 1 else "")
         try:
-            found = solve(problem, lm, prm, a.particles, seed=a.seed, proposal=proposal, potential=a.potential, tau=a.tau,
-                          finished=a.finished, resampling=a.resampling, threshold=a.threshold, choose=a.choose,
-                          system=a.system, watch=None if a.quiet else progress)
-        except UserError as error:  # the other problems are still solved
-            failures.append(f"problem {number}: {error}" if len(problems) > 1 else str(error))
+            lm.prompt(problem, a.system), prm.prompt(problem)
+            readable.append((number, problem))
+        except UserError as error:
+            failures[number] = str(error)
+    size = max(1, a.batch // max(1, a.particles))
+    for k in range(0, len(readable), size):
+        numbers, texts = zip(*readable[k:k + size])
+        progress = Progress(f"{numbers[0]} to {numbers[-1]} of {len(problems)} problems, " if len(problems) > 1 else "")
+        try:
+            solutions = solve(texts, lm, prm, a.particles, seed=a.seed, proposal=proposal, potential=a.potential, tau=a.tau,
+                              finished=a.finished, resampling=a.resampling, threshold=a.threshold, choose=a.choose,
+                              system=a.system, batch=a.batch, watch=None if a.quiet else progress)
+        except UserError as error:
+            failures |= dict.fromkeys(numbers, str(error))
             continue
         finally:
             if not a.quiet:
                 progress.close()
-        print(json.dumps(as_json(found)) if a.json else as_text(found), flush=True)
-        if a.plot and number == 1:
-            save_genealogy(found, a.plot)
+        for number, found in zip(numbers, solutions, strict=True):
+            if found.chosen is None:
+                failures[number] = NONE_LEFT
+                continue
+            print(json.dumps(as_json(found)) if a.json else as_text(found), flush=True)
+            if a.plot and number == 1:
+                save_genealogy(found, a.plot)
     if failures:
-        raise UserError("\npfref: ".join(failures))
+        raise UserError("\npfref: ".join(told(failures) if len(problems) > 1 else failures.values()))
+
+
+def told(failures: dict[int, str]) -> list[str]:
+    """One line a cause, with the numbers of its problems."""
+    lines = []
+    for cause in dict.fromkeys(failures[number] for number in sorted(failures)):
+        numbers = [number for number in sorted(failures) if failures[number] == cause]
+        more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+        lines.append(f"problem{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:5]))}{more}: {cause}")
+    return lines
 
 
 def as_json(found: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Generator
 from tqdm import tqdm
 
 from .answers import boxed, vote
@@ -13,10 +14,12 @@ from .lm import LanguageModel, Proposal
 from .prm import RewardModel
 from .randomness import generator, uniforms
 from .reasoning import Reasoning, Thoughts
-from .resampling import SCHEMES, inverse_cdf
+from .resampling import SCHEMES, Scheme, inverse_cdf
 from .smc import ParticleFilter, Step
 
 CHOICES = ("vote", "argmax", "draw")
+NONE_LEFT = ("no particle is left: every one met a limit of length before an answer; "
+             "raise the limits on steps and tokens, or take more particles")
 
 
 @dataclass(frozen=True)
@@ -98,20 +101,24 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
     found: list[Solution] = []
     with tqdm(total=len(texts), desc=progress, unit=" problems", leave=False, disable=progress is None) as bar:
         for model, own in batches:
-            began = time.perf_counter()
-            run = ParticleFilter(model, particles, own, SCHEMES[resampling], threshold)
-            for step in run:
-                if watch:
-                    watch(step)
-            seconds = time.perf_counter() - began
-            points = uniforms(own, 1)
-            found += [finish(run, model, p, choose, points[p], seconds) for p in range(len(own))]
+            found += solve_batch(model, own, particles, SCHEMES[resampling], threshold, choose, watch)
             bar.update(len(own))
     if alone and found[0].chosen is None:
-        cut = int(run.last.state.population.truncated.sum())
-        raise UserError(f"no particle is left: {cut} of {particles} met a limit of length before an answer; "
-                        "raise the limits on steps and tokens, or take more particles")
+        raise UserError(NONE_LEFT)
     return found[0] if alone else found
+
+
+def solve_batch(model: Reasoning, sources: Sequence[Generator], particles: int, resample: Scheme, threshold: float, choose: str,
+                watch: Callable[[Step[Thoughts]], None] | None) -> list[Solution]:
+    """Run the filter on the model's problems. Its caches are freed on return, before the next batch fills its own."""
+    began = time.perf_counter()
+    run = ParticleFilter(model, particles, sources, resample, threshold)
+    for step in run:
+        if watch:
+            watch(step)
+    seconds = time.perf_counter() - began
+    points = uniforms(sources, 1)
+    return [finish(run, model, p, choose, points[p], seconds) for p in range(len(sources))]
 
 
 def finish(run: ParticleFilter[Thoughts], model: Reasoning, p: int, choose: str, point: torch.Tensor,

@@ -55,6 +55,26 @@ def test_one_bad_problem_loses_nothing(tmp_path, capsys) -> None:
     assert json.loads(out)["problem"] == PROBLEM and "problem 1: this model's tokenizer does not know" in err
 
 
+def test_many_problems_in_batches(tmp_path, capsys) -> None:
+    """The same particles as alone; those without an answer are named; one line a cause."""
+    several = load_set("minimath500")[:7]
+    (tmp_path / "p.txt").write_text("\n".join(p.problem for p in several))
+    common = ["--file", str(tmp_path / "p.txt"), "-n", "4", "--json", "--max-steps", "3"]
+    assert main(["solve", *common, "--batch", "12"]) == 2
+    out, err = capsys.readouterr()
+    assert "1 to 3 of 7 problems, step 1: 12 of 12 particles" in err and "7 to 7 of 7 problems, step 1" in err
+    records = [json.loads(line) for line in out.splitlines()]
+    assert 0 < len(records) < 7
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("pfref: problem") and last.endswith("or take more particles") and "no particle is left" in last
+    for record in records[:2]:
+        assert main(["solve", record["problem"], "-n", "4", "--json", "--max-steps", "3", "--quiet"]) == 0
+        alone = json.loads(capsys.readouterr().out)
+        assert [p["steps"] for p in alone["particles"]] == [p["steps"] for p in record["particles"]]
+    assert main(["solve", *common, "--tau", "0", "--quiet"]) == 2
+    assert capsys.readouterr().err == "pfref: problems 1, 2, 3, 4, 5 and 2 more: the potential's temperature must be positive, not 0.0\n"
+
+
 @pytest.mark.parametrize("arguments, message", [
     ([PROBLEM, "--model", "/no/such/folder"], "there is no model at"),
     ([PROBLEM, "--model", "nosuchmodel"], "there is no model at"),

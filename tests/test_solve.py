@@ -123,7 +123,7 @@ def test_choices() -> None:
 
 def test_nothing_ends_is_one_clear_line() -> None:
     lm, prm = LanguageModel.load("minimath-small"), shipped_prm()
-    with pytest.raises(UserError, match="no particle is left: 4 of 4 met a limit"):
+    with pytest.raises(UserError, match="no particle is left: every one met a limit"):
         solve(TEXTS[0], lm, prm, 4, proposal=Proposal(max_step_tokens=2))
     with pytest.raises(UserError, match="met a limit"):
         solve(TEXTS[0], lm, prm, 4, proposal=Proposal(max_steps=1))
