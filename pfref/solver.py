@@ -80,7 +80,7 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
     seed      each problem draws from its own generator, seeded by `seed`, its text and how often that text came before:
               the same seed gives the same particles whatever else is in the batch
     batch     particles in one batch: as many problems share their forward passes as fit, but at least one. More are
-              slower on a CPU, whose caches they overflow; a GPU with memory to spare is faster with more
+              slower on a CPU, whose caches they overflow; give more to a GPU with memory to spare
     progress  label of a progress bar over the problems; None for none
     watch     is called with every step of the filter, batch after batch
 
