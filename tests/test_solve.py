@@ -65,12 +65,12 @@ def test_batches_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert not capsys.readouterr().err
 
 
-def test_a_bad_problem_is_found_before_any_work() -> None:
+def test_a_bad_problem_is_found_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, prm = world()
     steps: list[object] = []
     with pytest.raises(UserError, match="leaves no room"):
         solve([PROBLEM, PROBLEM, "a" * 70], lm, prm, 4, proposal=PROPOSAL, batch=4, watch=steps.append)
-    prm.context = 10
+    monkeypatch.setattr(prm, "context", 10)
     with pytest.raises(UserError, match="the reward model's context is 10"):
         solve([PROBLEM, PROBLEM, "a" * 20], lm, prm, 4, proposal=PROPOSAL, batch=4, watch=steps.append)
     assert not steps
