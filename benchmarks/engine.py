@@ -5,8 +5,8 @@
 (c) the loop of the paper's code  against the whole filter: every prefix is re-encoded at every step, and the reward model
     reads one sequence at a time. The released code has two such loops. One proposes for all particles together, for
     finished ones too, which it also scores again; the other takes the particles that are at work one by one.
-Memory: the most bytes that tensors held at once during the filter, beyond the weights, against the key-value bytes of
-the tokens that were live then.
+Memory: the most bytes that tensors held at once during the filter, beyond the weights, against the most key-value bytes
+that live tokens took after any of its steps.
 Several problems are taken as `solve` takes them, 128 particles in a batch, and so are its rivals in (a) and (b); the
 loops of (c) take one problem after another, as the released code does.
 Every figure is the best of several repeats, in (c) of one; (c) runs the same number of particles on the same problems.
@@ -35,8 +35,7 @@ from pfref.reasoning import Thoughts
 from pfref.records import write_record
 from pfref.resampling import multinomial
 from pfref.smc import Step
-
-BATCH = 128  # particles that share a forward pass, as in `solve`
+from pfref.solver import BATCH
 
 
 def in_batches(problems: list[str], particles: int) -> list[list[str]]:
@@ -168,10 +167,10 @@ def memory(lm: LanguageModel, prm: RewardModel, problems: list[str], particles: 
 
     def count(step: Step[Thoughts]) -> None:
         caches = (step.state.population.cache, step.state.judgement.cache)
-        live.append(sum(int(c.lengths.sum()) * c.bytes // (len(c.lengths) * c.capacity) for c in caches))
+        live.append(sum(int(c.lengths.sum()) * c.bytes // max(1, len(c.lengths) * c.capacity) for c in caches))
 
     with LiveBytes() as held:
-        solve(problems, lm, prm, particles, batch=BATCH, watch=count)
+        solve(problems, lm, prm, particles, watch=count)
     return held.peak, max(live)
 
 
@@ -193,7 +192,7 @@ def measure(lm: LanguageModel, prm: RewardModel, problems: list[str], particles:
     proposal_alone(lm, problems, particles)  # warm up
     alone, tokens = best(lambda: proposal_alone(lm, problems, particles), repeats)
     rival, _ = best(lambda: generate(lm, problems, particles, tokens), repeats)
-    whole, found = best(lambda: solve(problems, lm, prm, particles, batch=BATCH), repeats)
+    whole, found = best(lambda: solve(problems, lm, prm, particles), repeats)
     generated = sum(one.cost.generated_tokens for one in found)
     fed_once = generated + sum(one.cost.prompt_tokens + one.cost.scored_tokens for one in found)
     floor, _ = best(lambda: generate(lm, problems, particles, generated), repeats)

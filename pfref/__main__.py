@@ -1,7 +1,10 @@
 """The command line: `python -m pfref` or `pfref`."""
 
 import argparse
+import itertools
 import json
+import math
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -12,9 +15,12 @@ from .errors import UserError
 
 EXAMPLES = """examples:
   pfref problems -n 3                           problems that the shipped models can read
+  pfref problems -n 20 --json > problems.jsonl  the same as a file
   pfref solve "Compute ((12+30)*3)-26."         with the shipped models, on a CPU
-  pfref solve --file problems.txt -n 32 --json  one problem a line, or JSON Lines with "problem"
+  pfref solve --file problems.jsonl -n 32       JSON Lines with "problem", or one problem a line
   pfref solve "..." --model Qwen/Qwen2.5-1.5B-Instruct --prm Qwen/Qwen2.5-Math-PRM-7B --plot tree.png
+
+exit codes: 0 done; 2 bad input, or a problem among several that was not solved; 130 interrupted
 """
 
 
@@ -52,12 +58,13 @@ def parser() -> argparse.ArgumentParser:
                    help="particles in one batch of problems; more suit a GPU with memory to spare (default: 128)")
     s.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     s.add_argument("--json", action="store_true", help="print one JSON object a problem")
-    s.add_argument("--plot", type=Path, help="write the genealogy of the first problem to this picture file")
+    s.add_argument("--plot", type=Path, help="write the genealogy of the first problem that is solved to this picture file")
     s.add_argument("--quiet", action="store_true", help="no progress")
     s.set_defaults(run=run_solve)
     p = commands.add_parser("problems", help="print problems of MiniMATH-500")
     p.add_argument("-n", type=int, default=5, help="how many (default: 5)")
     p.add_argument("--level", type=int, choices=[1, 2, 3, 4, 5], help="of this level only")
+    p.add_argument("--json", action="store_true", help="one JSON object a line, which solve --file reads")
     p.set_defaults(run=run_problems)
     return top
 
@@ -68,7 +75,7 @@ def read_problems(a: argparse.Namespace) -> list[str]:
     if a.problem is not None:
         return [a.problem]
     try:
-        lines = a.file.read_text().splitlines()
+        lines = a.file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {a.file}: {getattr(error, 'strerror', None) or 'it is not text'}") from error
     problems = []
@@ -78,6 +85,8 @@ def read_problems(a: argparse.Namespace) -> list[str]:
                 line = json.loads(line)["problem"]
             except (ValueError, KeyError) as error:
                 raise UserError(f"{a.file}, line {number}: not a JSON object with a \"problem\"") from error
+            if not isinstance(line, str):
+                raise UserError(f"{a.file}, line {number}: its \"problem\" is not a text")
         if line.strip():
             problems.append(line.strip())
     if not problems:
@@ -88,20 +97,26 @@ def read_problems(a: argparse.Namespace) -> list[str]:
 class Progress:
     """One line a step on standard error; on a terminal the line is rewritten."""
 
-    def __init__(self, label: str) -> None:
-        self.label, self.began, self.live, self.open = label, time.perf_counter(), sys.stderr.isatty(), False
+    def __init__(self, problems: int) -> None:
+        self.problems, self.solved, self.tokens = problems, 0, 0
+        self.began, self.live, self.open = time.perf_counter(), sys.stderr.isatty(), False
 
     def __call__(self, step: Any) -> None:
-        generated = int(step.state.population.generated.sum())
-        speed = generated / (time.perf_counter() - self.began)
-        line = (f"{self.label}step {step.t}: {int(step.active.sum())} of {step.active.numel()} particles active, "
-                f"ESS {step.ess.mean():.1f}, {generated} tokens, {speed:.0f} tokens/s")
+        self.now = int(step.state.population.generated.sum())
+        speed = (self.tokens + self.now) / (time.perf_counter() - self.began)
+        label = f"{self.solved} of {self.problems} problems done, " if self.problems > 1 else ""
+        line = (f"{label}step {step.t}: {int(step.active.sum())} of {step.active.numel()} particles active, "
+                f"ESS {step.ess.mean():.1f}, {self.tokens + self.now} tokens, {speed:.0f} tokens/s")
         self.open = self.live
         print(f"\r\033[K{line}" if self.live else line, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
-    def close(self) -> None:
+    def close(self, solved: int = 0) -> None:
+        """End the line; so many problems more are done."""
+        if solved:
+            self.solved, self.tokens = self.solved + solved, self.tokens + self.now
         if self.open:
             print(file=sys.stderr)
+        self.open = False
 
 
 def run_solve(a: argparse.Namespace) -> None:
@@ -123,34 +138,38 @@ def run_solve(a: argparse.Namespace) -> None:
     lm = LanguageModel.load(a.model, a.device)
     prm = RewardModel.load(a.prm, a.device, aggregation=a.aggregation)
     failures: dict[int, str] = {}  # by the problem's number; the other problems are still solved
-    readable = []
     for number, problem in enumerate(problems, 1):
         try:
             lm.prompt(problem, a.system), prm.prompt(problem)
-            readable.append((number, problem))
         except UserError as error:
             failures[number] = str(error)
-    size = max(1, a.batch // max(1, a.particles))
-    for k in range(0, len(readable), size):
-        numbers, texts = zip(*readable[k:k + size])
-        progress = Progress(f"{numbers[0]} to {numbers[-1]} of {len(problems)} problems, " if len(problems) > 1 else "")
-        try:
-            solutions = solve(texts, lm, prm, a.particles, seed=a.seed, proposal=proposal, potential=a.potential, tau=a.tau,
-                              finished=a.finished, resampling=a.resampling, threshold=a.threshold, choose=a.choose,
-                              system=a.system, batch=a.batch, watch=None if a.quiet else progress)
-        except UserError as error:
-            failures |= dict.fromkeys(numbers, str(error))
-            continue
-        finally:
-            if not a.quiet:
-                progress.close()
-        for number, found in zip(numbers, solutions, strict=True):
+    readable = [number for number in range(1, len(problems) + 1) if number not in failures]
+    left, drawn = iter(readable), []
+    progress = None if a.quiet else Progress(len(readable))
+
+    def tell(solutions: list[Any]) -> None:
+        if progress:
+            progress.close(len(solutions))
+        for number, found in zip(itertools.islice(left, len(solutions)), solutions, strict=True):
             if found.chosen is None:
                 failures[number] = NONE_LEFT
                 continue
-            print(json.dumps(as_json(found)) if a.json else as_text(found), flush=True)
-            if a.plot and number == 1:
+            print(json.dumps(as_json(found, number), allow_nan=False) if a.json else as_text(found, number if len(problems) > 1 else None),
+                  flush=True)
+            if a.plot and not drawn:
                 save_genealogy(found, a.plot)
+                drawn.append(number)
+
+    if readable:
+        try:
+            solve([problems[number - 1] for number in readable], lm, prm, a.particles, seed=a.seed, proposal=proposal,
+                  potential=a.potential, tau=a.tau, finished=a.finished, resampling=a.resampling, threshold=a.threshold,
+                  choose=a.choose, system=a.system, batch=a.batch, watch=progress, done=tell)
+        finally:
+            if progress:
+                progress.close()
+    if a.plot and drawn not in ([], [1]):
+        print(f"pfref: {a.plot} shows problem {drawn[0]}, the first that was solved", file=sys.stderr)
     if failures:
         raise UserError("\npfref: ".join(told(failures) if len(problems) > 1 else failures.values()))
 
@@ -165,31 +184,41 @@ def told(failures: dict[int, str]) -> list[str]:
     return lines
 
 
-def as_json(found: Any) -> dict[str, Any]:
-    return dict(problem=found.problem, answer=found.answer, solution=found.chosen.text, votes=found.votes,
-                log_evidence=found.log_evidence, cost=asdict(found.cost), particles=[asdict(p) for p in found.particles])
+def as_json(found: Any, number: int) -> dict[str, Any]:
+    """A reward of minus infinity, beyond the reward model's context, becomes null: JSON has no infinity."""
+    particles = [asdict(p) | dict(reward=p.reward if math.isfinite(p.reward) else None) for p in found.particles]
+    return dict(number=number, problem=found.problem, answer=found.answer, solution=found.chosen.text, votes=found.votes,
+                log_evidence=found.log_evidence, cost=asdict(found.cost), particles=particles)
 
 
-def as_text(found: Any) -> str:
+def as_text(found: Any, number: int | None) -> str:
+    """For a person; among several problems with its number and text above it and a blank line below."""
     votes = ", ".join(f"{answer} {share:.0%}" for answer, share in list(found.votes.items())[:5]) or "none"
     cost = found.cost
-    return (f"{found.chosen.text.strip()}\n\nanswer        {found.answer}\nvote          {votes}\n"
-            f"log evidence  {found.log_evidence:.2f}\ncost          {cost.prompt_tokens} prompt + {cost.generated_tokens} "
-            f"generated tokens, {cost.scored_tokens} scored, {cost.seconds:.1f} s")
+    shared = f" for a batch of {cost.problems}" if cost.problems > 1 else ""
+    return ((f"problem {number}: {found.problem}\n\n" if number else "")
+            + f"{found.chosen.text.strip()}\n\nanswer        {found.answer}\nvote          {votes}\n"
+              f"log evidence  {found.log_evidence:.2f}\ncost          {cost.prompt_tokens} prompt + {cost.generated_tokens} "
+              f"generated tokens, {cost.scored_tokens} scored, {cost.seconds:.1f} s{shared}" + ("\n" if number else ""))
 
 
 def run_problems(a: argparse.Namespace) -> None:
     from .minimath.problems import load_set
 
     for problem in [p for p in load_set("minimath500") if a.level in (None, p.level)][:max(0, a.n)]:
-        print(f"{problem.problem}\n    level {problem.level}, {problem.subject}, answer {problem.answer}")
+        print(json.dumps({name: getattr(problem, name) for name in ("problem", "level", "subject", "answer")}) if a.json else
+              f"{problem.problem}\n    level {problem.level}, {problem.subject}, answer {problem.answer}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 bad input (one line says what and what to do), 130 interrupted."""
+    """Exit codes: 0 done, 2 bad input (one line says what and what to do), 130 interrupted, 141 nobody reads on."""
     a = parser().parse_args(arguments)
     try:
         a.run(a)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except UserError as error:
         print(f"pfref: {error}", file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 CHUNK = 8  # tokens by which the buffers grow
-ROOM = 16  # tokens that a copied row can take before its buffer grows: to copy and then to grow is to copy twice
+SPARE = 16  # tokens that a copied row can take before its buffer grows: to copy and then to grow is to copy twice
 
 
 class RaggedCache(Cache):
@@ -67,28 +67,28 @@ class RaggedCache(Cache):
         flat.index_copy_(0, self.place, states.transpose(1, 2).reshape(-1, heads, size))
         return buffers[layer][:rows, :self.reach].transpose(1, 2)
 
-    def select(self, slots: Tensor, room: int = ROOM) -> None:
-        """New slot s becomes a copy of old slot slots[s], with room for so many tokens more.
+    def select(self, slots: Tensor, spare: int = SPARE) -> None:
+        """New slot s becomes a copy of old slot slots[s], with place for `spare` tokens more.
 
         One buffer at a time, so that little is held twice.
         """
         self.lengths = self.lengths[slots]
-        self.capacity = rounded_up(self.get_seq_length() + room)
+        self.capacity = rounded_up(self.get_seq_length() + spare)
         for buffers in (self.keys, self.values):
             for layer in range(len(buffers)):
                 buffers[layer] = copied(buffers[layer], slots, self.capacity)
 
-    def fork(self, ancestors: Tensor, kept: Tensor, room: int = ROOM) -> Tensor:
+    def fork(self, ancestors: Tensor, kept: Tensor, spare: int = SPARE) -> Tensor:
         """Each particle m in the mask `kept` gets a copy of the row of particle ancestors[m]; other rows are freed.
 
-        Both are (R_all,), over all particles. Returns the old slot of every new slot.
+        Both are (R_all,), over all particles; `spare` as in `select`. Returns the old slot of every new slot.
         """
         slot_of = torch.full_like(ancestors, -1)
         slot_of[self.particle] = torch.arange(len(self.particle), device=ancestors.device)
         self.particle = kept.nonzero()[:, 0]
         slots = slot_of[ancestors[self.particle]]
         if not torch.equal(slots, torch.arange(len(self.lengths), device=slots.device)):
-            self.select(slots, room)
+            self.select(slots, spare)
         return slots
 
     def to_front(self, staying: Tensor) -> tuple[Tensor, Tensor]:

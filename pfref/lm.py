@@ -35,6 +35,8 @@ class Proposal:
     def __post_init__(self) -> None:
         if self.temperature < 0 or (self.target_temperature is not None and self.target_temperature <= 0):
             raise UserError("a temperature is not negative, and the target's is positive")
+        if self.temperature == 0 and self.target_temperature is not None:
+            raise UserError("temperature 0 proposes one sequence only and cannot be weighed against another temperature")
         if min(self.max_step_tokens, self.max_tokens, self.max_steps, 1 if self.step_tokens is None else self.step_tokens) < 1:
             raise UserError("limits on tokens and steps are at least 1")
         if not self.delimiter:
@@ -89,19 +91,22 @@ class LanguageModel:
         return cls(load_weights(AutoModelForCausalLM, where, place, best_dtype(dtype, place)), load_tokenizer(where))
 
     def prompt(self, problem: str, system: str | None = None) -> list[int]:
-        """The problem as the chat template puts it; its tokens, begun once."""
+        """Tokens of the problem as the chat template puts it, with one beginning of the text and not two."""
         if not problem.strip():
             raise UserError("the problem is empty; write its text")
         if self.tokenizer.chat_template:
             messages = [{"role": "system", "content": system}] if system else []
             text = self.tokenizer.apply_chat_template(messages + [{"role": "user", "content": problem}],
                                                       tokenize=False, add_generation_prompt=True)
+            if system and system.strip() not in text:
+                raise UserError("this model's chat template leaves no place for a system prompt; do without one")
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # the template wrote them
         else:
             ids = self.tokenizer((system + "\n\n" if system else "") + problem)["input_ids"]
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids:
-            strange = next(word for word in problem.split() if unknown in self.tokenizer(word)["input_ids"])
+            words = f"{system or ''} {problem}".split()
+            strange = next((word for word in words if unknown in self.tokenizer(word)["input_ids"]), problem)
             raise UserError(f"this model's tokenizer does not know {strange!r}; "
                             "a MiniMath model reads only problems worded as MiniMath words them")
         return self.fitting(ids)
@@ -129,7 +134,7 @@ class LanguageModel:
         cache.particle = torch.arange(len(slots), device=self.device)
         room = (self.context - torch.tensor(counts, device=self.device)).clamp(max=proposal.max_tokens)[slots]
         zeros = torch.zeros(len(slots), dtype=torch.long, device=self.device)
-        return Population((len(prompts), particles), cache, logits[slots], zeros.new_zeros(len(slots), 64), zeros, room,
+        return Population((len(prompts), particles), cache, logits[slots], zeros.new_zeros(len(slots), UNIFORMS_AT_ONCE), zeros, room,
                           texts=[()] * len(slots), ended=zeros.bool(), truncated=zeros.bool(),
                           log_ratio=torch.zeros(len(slots), dtype=torch.float64, device=self.device),
                           parents=torch.arange(len(slots), device=self.device), generated=zeros.view(len(prompts), -1).sum(1))
@@ -226,8 +231,6 @@ def sample(logits: Tensor, temperature: float, points: Tensor) -> Tensor:
 
 def log_ratio(logits: Tensor, token: Tensor, proposal: Proposal) -> Tensor:
     """log p_target(token) - log p_proposal(token), (B,): the price of sampling at another temperature."""
-    if proposal.temperature == 0:
-        raise UserError("temperature 0 proposes one sequence only and cannot be weighed against another temperature")
     target = torch.log_softmax(logits.double() / proposal.target_temperature, -1)
     source = torch.log_softmax(logits.double() / proposal.temperature, -1)
     return (target - source).gather(1, token[:, None])[:, 0]

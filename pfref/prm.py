@@ -131,10 +131,13 @@ class RewardModel:
     def extend(self, judgement: Judgement, moved: Tensor, steps: Sequence[str]) -> None:
         """Score one more step of every row in `moved`, (R,) bool; steps[r] is row r's new text.
 
-        Rows that did not move keep their score. A row too long for the model's context gets -inf.
+        Rows that did not move keep their aggregated score. A row too long for the model's context gets -inf.
         """
         j, first = judgement, judgement.scores.shape[1] == 0
-        scores = torch.zeros(len(moved), device=self.device) if first else j.scores[:, -1].clone()
+        if first:
+            scores = torch.zeros(len(moved), device=self.device)
+        else:  # what leaves the aggregate as it is: a certain step in a product, and else the score once more
+            scores = torch.full_like(j.scores[:, -1], torch.inf) if self.aggregation == "prod" else j.scores[:, -1].clone()
         pieces = {row: self.step_tokens(steps[row], first) for row in moved.nonzero()[:, 0].tolist()}
         held = torch.zeros_like(j.parents)
         held[j.cache.particle] = j.cache.lengths
@@ -145,7 +148,7 @@ class RewardModel:
         fed = moved.clone()
         fed[too_long] = False
         scores[too_long] = -torch.inf
-        j.cache.fork(j.parents, fed, room=max(map(len, pieces.values()), default=0))
+        j.cache.fork(j.parents, fed, spare=max(map(len, pieces.values()), default=0))
         j.parents = torch.arange(len(moved), device=self.device)
         rows = j.cache.particle.tolist()
         if rows:

@@ -102,6 +102,7 @@ class Reasoning(FeynmanKac[Thoughts]):
     def log_potential(self, state: Thoughts, t: int) -> Tensor:
         weighed = state.moved | (state.finished if self.reweighted else False)
         log_g = torch.where(weighed, self.potential(state.z, state.before) / self.tau, 0.0)
+        log_g = torch.where(state.z == -torch.inf, -torch.inf, log_g)  # beyond the reward model's context, and not -inf + inf
         log_g = log_g + torch.where(state.moved, state.population.log_ratio, 0.0)
         return torch.where(state.population.truncated, -torch.inf, log_g).view(state.population.shape)
 

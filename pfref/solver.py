@@ -18,16 +18,18 @@ from .resampling import SCHEMES, Scheme, inverse_cdf
 from .smc import ParticleFilter, Step
 
 CHOICES = ("vote", "argmax", "draw")
+BATCH = 128  # particles that share their forward passes; on a CPU more are slower, since they overflow its caches
 NONE_LEFT = ("no particle is left: every one met a limit of length before an answer; "
-             "raise the limits on steps and tokens, or take more particles")
+             "raise the limits, take more particles, or models with a longer context")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Counted, not estimated. The calls and the seconds are those of the whole batch."""
+    """Counted, not estimated. The calls and the seconds are those of the whole batch of problems."""
     prompt_tokens: int  # fed once
     generated_tokens: int
     scored_tokens: int  # through the reward model: its prompt, the steps and their separators
+    problems: int  # that shared what follows
     lm_calls: int
     prm_calls: int
     seconds: float
@@ -70,7 +72,7 @@ class Solution:
 def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, particles: int = 16, *, seed: int = 0,
           proposal: Proposal | None = None, potential: str = "odds", tau: float = 1.0, finished: str = "absorbed",
           resampling: str = "systematic", threshold: float = 0.5, choose: str = "vote", system: str | None = None,
-          batch: int = 128, progress: str | None = None,
+          batch: int = BATCH, progress: str | None = None, done: Callable[[list[Solution]], None] | None = None,
           watch: Callable[[Step[Thoughts]], None] | None = None) -> "Solution | list[Solution]":
     """Solve one problem, or several, with a population of `particles` each.
 
@@ -81,19 +83,24 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
               the same seed gives the same particles whatever else is in the batch
     batch     particles in one batch: as many problems share their forward passes as fit, but at least one. More are
               slower on a CPU, whose caches they overflow; give more to a GPU with memory to spare
-    progress  label of a progress bar over the problems; None for none
+    progress  label of a progress bar, which moves batch by batch; None for none
+    done      is called with the solutions of every batch as soon as they are there
     watch     is called with every step of the filter, batch after batch
 
-    Raises UserError if an argument is wrong, before any work is done, or if every particle of a single problem was
-    ruled out; among several problems such a one has the answer None, so that the others are not lost and none leaves
-    the denominator.
+    Raises UserError before any work is done if an argument is wrong or a problem cannot be read. If every particle of
+    a problem was ruled out, a problem given as one text raises UserError too; in a list it has the answer None, so that
+    the others are not lost and none leaves the denominator.
     """
     if choose not in CHOICES:
         raise UserError(f"there is no choice {choose!r}; choose one of {', '.join(CHOICES)}")
     if resampling not in SCHEMES:
         raise UserError(f"there is no resampling scheme {resampling!r}; choose one of {', '.join(SCHEMES)}")
+    if batch < 1:
+        raise UserError(f"a batch has at least one particle, not {batch}")
     alone = isinstance(problems, str)
     texts = [problems] if alone else list(problems)
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError("a problem is a text; give one text or a list of them")
     sources = [generator(seed, text, texts[:k].count(text)) for k, text in enumerate(texts)]
     size = max(1, batch // max(1, particles))
     batches = [(Reasoning(lm, prm, texts[k:k + size], proposal, potential, tau, finished, system), sources[k:k + size])
@@ -101,7 +108,9 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
     found: list[Solution] = []
     with tqdm(total=len(texts), desc=progress, unit=" problems", leave=False, disable=progress is None) as bar:
         for model, own in batches:
-            found += solve_batch(model, own, particles, SCHEMES[resampling], threshold, choose, watch)
+            found += (solved := solve_batch(model, own, particles, SCHEMES[resampling], threshold, choose, watch))
+            if done:
+                done(solved)
             bar.update(len(own))
     if alone and found[0].chosen is None:
         raise UserError(NONE_LEFT)
@@ -144,6 +153,6 @@ def finish(run: ParticleFilter[Thoughts], model: Reasoning, p: int, choose: str,
                     for name in ("log_weights", "ess", "ancestors", "active")))
     population, judgement = state.population, state.judgement
     cost = Cost(len(model.prompts[p]), int(population.generated[p]), int(judgement.scored[p]),
-                population.cache.calls, judgement.cache.calls, seconds)
+                len(model.problems), population.cache.calls, judgement.cache.calls, seconds)
     return Solution(model.problems[p], chosen.answer if chosen else None, chosen, members, votes,
                     float(run.last.log_evidence[p]), trace, cost)

@@ -122,7 +122,7 @@ def test_fork_copies_by_ancestor_and_frees_the_rest() -> None:
     rows = [[1, 2, 3], [4], [5, 6], [7, 8, 9, 10]]
     feed(model, cache, rows)
     large = cache.bytes
-    slots = cache.fork(torch.tensor([3, 3, 0, 2]), torch.tensor([True, False, True, True]), room=4)
+    slots = cache.fork(torch.tensor([3, 3, 0, 2]), torch.tensor([True, False, True, True]), spare=4)
     assert slots.tolist() == [3, 0, 2] and cache.particle.tolist() == [0, 2, 3] and cache.lengths.tolist() == [4, 3, 2]
     assert cache.bytes == large * 3 // 4
     feed(model, cache, [[20], [21], [22]])  # copies are independent
@@ -143,12 +143,12 @@ def test_forking_onto_itself_copies_nothing() -> None:
 
 
 @torch.inference_mode()
-def test_a_copy_has_the_room_that_was_asked_for() -> None:
+def test_a_copy_has_the_place_that_was_asked_for() -> None:
     """So that it does not grow at once; and it gives back what its longest row does not need."""
     model, cache = model_named("llama"), RaggedCache(2)
     feed(model, cache, [[5] * 30, [6]])
     assert cache.capacity == 4 * CHUNK
-    cache.fork(torch.tensor([0, 0]), torch.tensor([True, True]), room=CHUNK + 3)
+    cache.fork(torch.tensor([0, 0]), torch.tensor([True, True]), spare=CHUNK + 3)
     assert cache.capacity == 6 * CHUNK
     before = [buffer.data_ptr() for buffer in (*cache.keys, *cache.values)]
     out = feed(model, cache, [[7] * (CHUNK + 3)] * 2)
@@ -156,7 +156,7 @@ def test_a_copy_has_the_room_that_was_asked_for() -> None:
     assert close(out[1], full(model, [5] * 30 + [7] * (CHUNK + 3))[30:])
     cache = RaggedCache(2)
     feed(model, cache, [[5] * 30, [6]])
-    cache.fork(torch.tensor([1, 1]), torch.tensor([True, True]), room=2)
+    cache.fork(torch.tensor([1, 1]), torch.tensor([True, True]), spare=2)
     assert cache.capacity == CHUNK
     assert close(feed(model, cache, [[7, 8], [9, 10]])[1], full(model, [6, 9, 10])[1:])
 

@@ -62,17 +62,47 @@ def test_many_problems_in_batches(tmp_path, capsys) -> None:
     common = ["--file", str(tmp_path / "p.txt"), "-n", "4", "--json", "--max-steps", "3"]
     assert main(["solve", *common, "--batch", "12"]) == 2
     out, err = capsys.readouterr()
-    assert "1 to 3 of 7 problems, step 1: 12 of 12 particles" in err and "7 to 7 of 7 problems, step 1" in err
+    assert "0 of 7 problems done, step 1: 12 of 12 particles" in err and "6 of 7 problems done, step 1" in err
     records = [json.loads(line) for line in out.splitlines()]
     assert 0 < len(records) < 7
     last = err.strip().splitlines()[-1]
-    assert last.startswith("pfref: problem") and last.endswith("or take more particles") and "no particle is left" in last
+    assert last.startswith("pfref: problem") and  "no particle is left" in last
     for record in records[:2]:
         assert main(["solve", record["problem"], "-n", "4", "--json", "--max-steps", "3", "--quiet"]) == 0
         alone = json.loads(capsys.readouterr().out)
         assert [p["steps"] for p in alone["particles"]] == [p["steps"] for p in record["particles"]]
     assert main(["solve", *common, "--tau", "0", "--quiet"]) == 2
-    assert capsys.readouterr().err == "pfref: problems 1, 2, 3, 4, 5 and 2 more: the potential's temperature must be positive, not 0.0\n"
+    assert capsys.readouterr().err == "pfref: the potential's temperature must be positive, not 0.0\n"
+
+
+def test_a_file_of_problems_may_repeat_them_and_skip_some(tmp_path, capsys) -> None:
+    """Batches change nothing, twins have particles of their own, each solution says whose it is, and a bad line is named."""
+    (tmp_path / "p.txt").write_text(f"\ufeffnonsense\n{PROBLEM}\nnonsense\n{PROBLEM}\n", encoding="utf-8")
+    found = []
+    for batch in ("4", "64"):
+        assert main(["solve", "--file", str(tmp_path / "p.txt"), "-n", "4", "--json", "--quiet", "--batch", batch,
+                     "--plot", str(tmp_path / "tree.png")]) == 2
+        out, err = capsys.readouterr()
+        assert "tree.png shows problem 2, the first that was solved" in err and "pfref: problems 1, 3: this model's tokenizer" in err
+        records = [json.loads(line) for line in out.splitlines()]
+        assert [record["number"] for record in records] == [2, 4]
+        found.append([[p["steps"] for p in record["particles"]] for record in records])
+    assert found[0] == found[1] and found[0][0] != found[0][1]
+    assert main(["solve", "--file", str(tmp_path / "p.txt"), "-n", "4", "--quiet"]) == 2
+    out = capsys.readouterr().out
+    assert out.startswith(f"problem 2: {PROBLEM}\n\n") and f"s for a batch of 2\n\nproblem 4: {PROBLEM}\n" in out
+
+
+def test_problems_go_into_a_file_and_back(tmp_path, capsys) -> None:
+    assert main(["problems", "-n", "2", "--json"]) == 0
+    (tmp_path / "p.jsonl").write_text(capsys.readouterr().out)
+    assert main(["solve", "--file", str(tmp_path / "p.jsonl"), "-n", "4", "--json", "--quiet"]) == 0
+    assert [json.loads(line)["problem"] for line in capsys.readouterr().out.splitlines()] == [p.problem for p in load_set("minimath500")[:2]]
+
+
+def test_output_that_nobody_reads_on_is_no_traceback() -> None:
+    run = subprocess.run(f"{sys.executable} -m pfref problems -n 500 | head -n 1", shell=True, cwd=ROOT, text=True, capture_output=True)
+    assert "level" not in run.stdout and run.stdout and "Traceback" not in run.stderr and "Broken" not in run.stderr
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -88,6 +118,8 @@ def test_many_problems_in_batches(tmp_path, capsys) -> None:
     ([PROBLEM, "--tau", "0"], "must be positive"),
     ([PROBLEM, "--temperature", "-1"], "not negative"),
     ([PROBLEM, "--threshold", "7"], "between 0 and 1"),
+    ([PROBLEM, "--batch", "0"], "at least one particle, not 0"),
+    ([PROBLEM, "--system", "Be brief."], "no place for a system prompt"),
     ([PROBLEM, "--plot", "tree.txt"], "cannot draw"),
     ([PROBLEM, "--plot", "/no/such/folder/tree.png"], "no folder"),
     ([PROBLEM, "--device", "abacus"], "device"),
@@ -103,6 +135,8 @@ def test_empty_and_broken_files(tmp_path, capsys) -> None:
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "broken").write_text('{"question": "x"}\n')
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "number").write_text('{"problem": 3}\n')
+    fails(capsys, ["--file", str(tmp_path / "number")], "is not a text")
     fails(capsys, ["--file", str(tmp_path / "empty")], "holds no problem")
     fails(capsys, ["--file", str(tmp_path / "broken")], "line 1")
     fails(capsys, ["--file", str(tmp_path / "binary")], "cannot read")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pfref import LanguageModel, Proposal, UserError, solve
+from pfref import LanguageModel, Proposal, RewardModel, UserError, solve
 from pfref.answers import boxed, vote
 from pfref.baselines import best_of
 from pfref.minimath.problems import load_set
@@ -76,9 +76,7 @@ def test_a_bad_problem_is_found_before_any_work(monkeypatch: pytest.MonkeyPatch)
     assert not steps
 
 
-def shipped_prm():
-    from pfref import RewardModel
-
+def shipped_prm() -> RewardModel:
     return RewardModel.load("minimath-prm")
 
 
@@ -105,6 +103,35 @@ def test_telescoping_weights_are_the_last_score() -> None:
     state, done = run.last.state, run.last.state.finished
     assert torch.allclose(run.last.log_weights[0][done], torch.nn.functional.logsigmoid(state.z[done]), atol=1e-9)
     assert (run.last.log_weights[0][~done] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("aggregation", ["last", "min", "prod", "model"])
+def test_rewards_do_not_depend_on_the_batch(aggregation: str) -> None:
+    """A particle that has stopped keeps its reward while others of its batch take more steps."""
+    lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm", aggregation=aggregation)
+    together = solve(TEXTS, lm, prm, 4, seed=1)
+    assert len({len(s.trace.ess) for s in together}) > 1
+    for k in (0, 3):
+        alone = solve(TEXTS[k], lm, prm, 4, seed=1)
+        assert read(alone) == read(together[k])
+        assert [p.reward for p in alone.particles] == pytest.approx([p.reward for p in together[k].particles], abs=1e-3)
+        judgement = prm.start([TEXTS[k]], 1)
+        for step in alone.particles[0].steps:
+            prm.extend(judgement, torch.ones(1, dtype=torch.bool), [step])
+        assert float(prm.log_odds(judgement)) == pytest.approx(alone.particles[0].reward, abs=1e-3)
+
+
+@pytest.mark.parametrize("potential", ["odds", "score", "telescoping"])
+def test_a_particle_beyond_the_reward_models_context_is_ruled_out_alone(potential: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
+    whole = solve(TEXTS, lm, prm, 8, seed=1, threshold=0.0)
+    fed = sorted(len(prm.prompt(s.problem)) + sum(len(prm.step_tokens(x, k == 0)) for k, x in enumerate(p.steps))
+                 for s in whole for p in s.particles)
+    monkeypatch.setattr(prm, "context", fed[len(fed) // 2])
+    found = solve(TEXTS, lm, prm, 8, seed=1, threshold=0.0, potential=potential, finished="reweighted")
+    beyond = [p for s in found for p in s.particles if p.reward == -torch.inf]
+    assert beyond and all(p.weight == 0 for p in beyond)
+    assert any(p.weight > 0 for s in found for p in s.particles)
 
 
 def test_choices() -> None:
@@ -137,7 +164,7 @@ def test_nothing_ends_is_one_clear_line() -> None:
     (dict(particles=0), "at least one particle"), (dict(potential="logit"), "no potential"), (dict(resampling="x"), "no resampling"),
     (dict(choose="best"), "no choice"), (dict(tau=0.0), "must be positive"), (dict(threshold=2.0), "between 0 and 1"),
     (dict(finished="kept"), "absorbed"), (dict(problems=" \n"), "problem is empty"), (dict(problems=[]), "no problem"),
-    (dict(problems="a" * 70), "leaves no room"),
+    (dict(problems="a" * 70), "leaves no room"), (dict(problems=[3]), "a problem is a text"), (dict(batch=0), "at least one particle"),
 ])
 def test_bad_arguments(change: dict, message: str) -> None:
     lm, prm = world()
@@ -148,7 +175,8 @@ def test_bad_arguments(change: dict, message: str) -> None:
 
 
 def test_bad_proposals() -> None:
-    for bad in (dict(temperature=-1), dict(max_tokens=0), dict(step_tokens=0), dict(delimiter=""), dict(target_temperature=0.0)):
+    for bad in (dict(temperature=-1), dict(max_tokens=0), dict(step_tokens=0), dict(delimiter=""), dict(target_temperature=0.0),
+                dict(temperature=0, target_temperature=1.0)):
         with pytest.raises(UserError):
             Proposal(**bad)
 
