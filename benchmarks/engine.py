@@ -1,7 +1,8 @@
 """How fast is the engine? Wall-clock ratios within one run: `python -m benchmarks.engine`.
 
 (a) the proposal alone            against `model.generate` on as many tokens
-(b) the whole filter              against the floor: those tokens through `generate`, and one full pass of the reward model
+(b) the whole filter              against the floor of standard means: those tokens through `generate`, and one full pass of
+    the reward model, which reads the prompt once for every particle, and so can be beaten
 (c) the loop of the paper's code  against the whole filter: every prefix is re-encoded at every step, and the reward model
     reads one sequence at a time. The released code has two such loops. One proposes for all particles together, for
     finished ones too, which it also scores again; the other takes the particles that are at work one by one.
