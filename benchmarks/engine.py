@@ -36,13 +36,7 @@ from pfref.reasoning import Thoughts
 from pfref.records import write_record
 from pfref.resampling import multinomial
 from pfref.smc import Step
-from pfref.solver import BATCH
-
-
-def in_batches(problems: list[str], particles: int) -> list[list[str]]:
-    """As `solve` takes them: ours and `generate` share their passes among the same problems."""
-    size = max(1, BATCH // particles)
-    return [problems[k:k + size] for k in range(0, len(problems), size)]
+from pfref.solver import in_batches
 
 
 def proposal_alone(lm: LanguageModel, problems: list[str], particles: int) -> int:
@@ -76,8 +70,8 @@ def generate(lm: LanguageModel, problems: list[str], particles: int, tokens: int
 @torch.inference_mode()
 def one_reward_pass(prm: RewardModel, texts: list[list[int]]) -> None:
     """All solutions through the reward model once, padded to the longest of their batch."""
-    for k in range(0, len(texts), BATCH):
-        width = max(map(len, some := texts[k:k + BATCH]))
+    for some in in_batches(texts, 1):
+        width = max(map(len, some))
         ids = torch.tensor([row + [0] * (width - len(row)) for row in some], device=prm.device)
         prm.head(prm.body(input_ids=ids).last_hidden_state.float())
 

@@ -1,7 +1,6 @@
 """The command line: `python -m pfref` or `pfref`."""
 
 import argparse
-import itertools
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .solver import BATCH, NONE_LEFT
 
 EXAMPLES = """examples:
   pfref problems -n 3                           problems that the shipped models can read
@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
     s.add_argument("--max-step-tokens", type=int, default=1024, help="tokens a step may take (default: 1024)")
     s.add_argument("--step-tokens", type=int, help="steps of exactly so many tokens instead of blank lines")
     s.add_argument("--system", help="system prompt for the language model")
-    s.add_argument("--batch", type=int, default=128,
-                   help="particles in one batch of problems; more suit a GPU with memory to spare (default: 128)")
+    s.add_argument("--batch", type=int, default=BATCH,
+                   help="particles in one batch of problems; more suit a GPU with memory to spare (default: %(default)s)")
     s.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     s.add_argument("--json", action="store_true", help="print one JSON object a problem")
     s.add_argument("--plot", type=Path, help="write the genealogy of the first problem that is solved to this picture file")
@@ -98,7 +98,7 @@ class Progress:
     """One line a step on standard error; on a terminal the line is rewritten."""
 
     def __init__(self, problems: int) -> None:
-        self.problems, self.solved, self.tokens = problems, 0, 0
+        self.problems, self.solved, self.tokens, self.now = problems, 0, 0, 0  # now: tokens of this batch
         self.began, self.live, self.open = time.perf_counter(), sys.stderr.isatty(), False
 
     def __call__(self, step: Any) -> None:
@@ -110,10 +110,12 @@ class Progress:
         self.open = self.live
         print(f"\r\033[K{line}" if self.live else line, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
-    def close(self, solved: int = 0) -> None:
-        """End the line; so many problems more are done."""
-        if solved:
-            self.solved, self.tokens = self.solved + solved, self.tokens + self.now
+    def add(self, solved: int) -> None:
+        """A batch is done, and with it so many problems."""
+        self.solved, self.tokens = self.solved + solved, self.tokens + self.now
+        self.close()
+
+    def close(self) -> None:
         if self.open:
             print(file=sys.stderr)
         self.open = False
@@ -131,7 +133,6 @@ def run_solve(a: argparse.Namespace) -> None:
     logging.disable_progress_bar()
     from . import LanguageModel, Proposal, RewardModel, solve
     from .plots import save_genealogy
-    from .solver import NONE_LEFT
 
     proposal = Proposal(temperature=a.temperature, step_tokens=a.step_tokens, max_step_tokens=a.max_step_tokens,
                         max_tokens=a.max_tokens, max_steps=a.max_steps)
@@ -149,8 +150,8 @@ def run_solve(a: argparse.Namespace) -> None:
 
     def tell(solutions: list[Any]) -> None:
         if progress:
-            progress.close(len(solutions))
-        for number, found in zip(itertools.islice(left, len(solutions)), solutions, strict=True):
+            progress.add(len(solutions))
+        for found, number in zip(solutions, left):  # in this order, or a number is lost where the batch ends
             if found.chosen is None:
                 failures[number] = NONE_LEFT
                 continue
@@ -176,9 +177,11 @@ def run_solve(a: argparse.Namespace) -> None:
 
 def told(failures: dict[int, str]) -> list[str]:
     """One line a cause, with the numbers of its problems."""
+    by_cause: dict[str, list[int]] = {}
+    for number in sorted(failures):
+        by_cause.setdefault(failures[number], []).append(number)
     lines = []
-    for cause in dict.fromkeys(failures[number] for number in sorted(failures)):
-        numbers = [number for number in sorted(failures) if failures[number] == cause]
+    for cause, numbers in by_cause.items():
         more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
         lines.append(f"problem{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:5]))}{more}: {cause}")
     return lines

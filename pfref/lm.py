@@ -109,19 +109,21 @@ class LanguageModel:
             strange = next((word for word in words if unknown in self.tokenizer(word)["input_ids"]), problem)
             raise UserError(f"this model's tokenizer does not know {strange!r}; "
                             "a MiniMath model reads only problems worded as MiniMath words them")
-        return self.fitting(ids)
+        self.check_room(ids)
+        return ids
 
-    def fitting(self, prompt: Sequence[int]) -> Sequence[int]:
-        """The prompt, if it leaves room for a solution."""
+    def check_room(self, prompt: Sequence[int]) -> None:
+        """Raises UserError if the prompt leaves no room for a solution."""
         if len(prompt) >= self.context:
             raise UserError(f"the prompt has {len(prompt)} tokens and the model's context {self.context}, which leaves no "
                             "room for a solution; shorten the problem or take a model with a longer context")
-        return prompt
 
     @torch.inference_mode()
     def start(self, prompts: Sequence[Sequence[int]], particles: int, proposal: Proposal) -> Population:
         """Feed P prompts once each, and fork each to N particles that have generated nothing yet."""
-        counts = [len(self.fitting(prompt)) for prompt in prompts]
+        for prompt in prompts:
+            self.check_room(prompt)
+        counts = [len(prompt) for prompt in prompts]
         ids = torch.zeros(len(prompts), max(counts), dtype=torch.long)
         for row, prompt in enumerate(prompts):
             ids[row, :len(prompt)] = torch.tensor(prompt)

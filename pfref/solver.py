@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Generator
@@ -16,6 +17,8 @@ from .randomness import generator, uniforms
 from .reasoning import Reasoning, Thoughts
 from .resampling import SCHEMES, Scheme, inverse_cdf
 from .smc import ParticleFilter, Step
+
+Item = TypeVar("Item")
 
 CHOICES = ("vote", "argmax", "draw")
 BATCH = 128  # particles that share their forward passes; on a CPU more are slower, since they overflow its caches
@@ -102,9 +105,8 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
     if not all(isinstance(text, str) for text in texts):
         raise UserError("a problem is a text; give one text or a list of them")
     sources = [generator(seed, text, texts[:k].count(text)) for k, text in enumerate(texts)]
-    size = max(1, batch // max(1, particles))
-    batches = [(Reasoning(lm, prm, texts[k:k + size], proposal, potential, tau, finished, system), sources[k:k + size])
-               for k in range(0, max(1, len(texts)), size)]
+    batches = [(Reasoning(lm, prm, some, proposal, potential, tau, finished, system), own)
+               for some, own in zip(in_batches(texts, particles, batch), in_batches(sources, particles, batch), strict=True)]
     found: list[Solution] = []
     with tqdm(total=len(texts), desc=progress, unit=" problems", leave=False, disable=progress is None) as bar:
         for model, own in batches:
@@ -115,6 +117,12 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
     if alone and found[0].chosen is None:
         raise UserError(NONE_LEFT)
     return found[0] if alone else found
+
+
+def in_batches(items: list[Item], particles: int, batch: int = BATCH) -> list[list[Item]]:
+    """One item a problem: so many at a time that their particles fill a batch, at least one. Without items, an empty batch."""
+    size = max(1, batch // max(1, particles))
+    return [items[k:k + size] for k in range(0, max(1, len(items)), size)]
 
 
 def solve_batch(model: Reasoning, sources: Sequence[Generator], particles: int, resample: Scheme, threshold: float, choose: str,

@@ -66,7 +66,7 @@ def test_many_problems_in_batches(tmp_path, capsys) -> None:
     records = [json.loads(line) for line in out.splitlines()]
     assert 0 < len(records) < 7
     last = err.strip().splitlines()[-1]
-    assert last.startswith("pfref: problem") and  "no particle is left" in last
+    assert last.startswith("pfref: problem") and "no particle is left" in last
     for record in records[:2]:
         assert main(["solve", record["problem"], "-n", "4", "--json", "--max-steps", "3", "--quiet"]) == 0
         alone = json.loads(capsys.readouterr().out)
