@@ -42,7 +42,8 @@ from pfref.solver import in_batches
 def proposal_alone(lm: LanguageModel, problems: list[str], particles: int) -> int:
     """Every particle to its end, step by step; the tokens that were generated."""
     proposal, tokens = Proposal(), 0
-    for some in in_batches(problems, particles):
+    for part in in_batches(len(problems), particles):
+        some = problems[part]
         generators = [generator(0, text) for text in some]
         population = lm.start([lm.prompt(text) for text in some], particles, proposal)
         while (active := ~(population.ended | population.truncated)).any():
@@ -61,8 +62,8 @@ def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Te
 @torch.inference_mode()
 def generate(lm: LanguageModel, problems: list[str], particles: int, tokens: int) -> None:
     """`model.generate` for about as many tokens, all rows equally long, so that none waits."""
-    for some in in_batches(problems, particles):
-        ids, mask = left_padded([lm.prompt(text) for text in some for _ in range(particles)], lm.device)
+    for part in in_batches(len(problems), particles):
+        ids, mask = left_padded([lm.prompt(text) for text in problems[part] for _ in range(particles)], lm.device)
         lm.model.generate(ids, attention_mask=mask, do_sample=True, temperature=0.8, top_k=0, eos_token_id=None, pad_token_id=0,
                           max_new_tokens=max(1, round(tokens / len(problems) / particles)))
 
@@ -70,8 +71,8 @@ def generate(lm: LanguageModel, problems: list[str], particles: int, tokens: int
 @torch.inference_mode()
 def one_reward_pass(prm: RewardModel, texts: list[list[int]]) -> None:
     """All solutions through the reward model once, padded to the longest of their batch."""
-    for some in in_batches(texts, 1):
-        width = max(map(len, some))
+    for part in in_batches(len(texts), 1):
+        width = max(map(len, some := texts[part]))
         ids = torch.tensor([row + [0] * (width - len(row)) for row in some], device=prm.device)
         prm.head(prm.body(input_ids=ids).last_hidden_state.float())
 

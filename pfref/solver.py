@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Generator
@@ -17,8 +16,6 @@ from .randomness import generator, uniforms
 from .reasoning import Reasoning, Thoughts
 from .resampling import SCHEMES, Scheme, inverse_cdf
 from .smc import ParticleFilter, Step
-
-Item = TypeVar("Item")
 
 CHOICES = ("vote", "argmax", "draw")
 BATCH = 128  # particles that share their forward passes; on a CPU more are slower, since they overflow its caches
@@ -105,8 +102,8 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
     if not all(isinstance(text, str) for text in texts):
         raise UserError("a problem is a text; give one text or a list of them")
     sources = [generator(seed, text, texts[:k].count(text)) for k, text in enumerate(texts)]
-    batches = [(Reasoning(lm, prm, some, proposal, potential, tau, finished, system), own)
-               for some, own in zip(in_batches(texts, particles, batch), in_batches(sources, particles, batch), strict=True)]
+    batches = [(Reasoning(lm, prm, texts[part], proposal, potential, tau, finished, system), sources[part])
+               for part in in_batches(len(texts), particles, batch)]
     found: list[Solution] = []
     with tqdm(total=len(texts), desc=progress, unit=" problems", leave=False, disable=progress is None) as bar:
         for model, own in batches:
@@ -119,10 +116,10 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
     return found[0] if alone else found
 
 
-def in_batches(items: list[Item], particles: int, batch: int = BATCH) -> list[list[Item]]:
-    """One item a problem: so many at a time that their particles fill a batch, at least one. Without items, an empty batch."""
+def in_batches(problems: int, particles: int, batch: int = BATCH) -> list[slice]:
+    """Which problems go together: as many as their particles fill a batch, at least one; of none, an empty batch."""
     size = max(1, batch // max(1, particles))
-    return [items[k:k + size] for k in range(0, max(1, len(items)), size)]
+    return [slice(k, k + size) for k in range(0, max(1, problems), size)]
 
 
 def solve_batch(model: Reasoning, sources: Sequence[Generator], particles: int, resample: Scheme, threshold: float, choose: str,

@@ -29,7 +29,7 @@ BREAKS = [
     ("a row sees one token too few", "cache.py", "device=ids.device) <= position", "device=ids.device) < position", "tests/test_exact.py"),
     ("swapped rows keep their lengths", "cache.py", "for tensor in (self.lengths, self.particle,", "for tensor in (self.particle,", "tests/test_cache.py"),
     ("a copied row loses its last tokens", "cache.py", "held = min(buffer.shape[1], capacity)", "held = min(buffer.shape[1], capacity) - CHUNK", "tests/test_cache.py"),
-    ("each batch begins its sources anew", "solver.py", "in_batches(sources, particles, batch)", "[sources[:len(some)] for some in in_batches(sources, particles, batch)]", "tests/test_solve.py"),
+    ("each batch begins its sources anew", "solver.py", "system), sources[part])", "system), sources[:len(texts[part])])", "tests/test_solve.py"),
     ("uniforms shared by all populations", "randomness.py", "return [generator(seed, population) for", "return [generator(seed) for", "tests/test_exact.py"),
     ("log-odds from a rounded probability", "prm.py", "        return logits[:, 1] - logits[:, 0]", "        return torch.logit(torch.softmax(logits.bfloat16(), -1)[:, 1].float(), 1e-6)", "tests/test_prm.py"),
     ("the first step's separator left out", "prm.py", '["input_ids"] + [self.separator]', '["input_ids"] + [self.separator][first:]', "tests/test_prm.py"),
