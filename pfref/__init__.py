@@ -7,5 +7,14 @@ from .smc import FeynmanKac, ParticleFilter, particle_filter
 from .solver import Solution, solve
 
 __version__ = "0.1.0"
-__all__ = ["FeynmanKac", "LanguageModel", "ParticleFilter", "Proposal", "RewardModel", "Solution", "UserError",
-           "particle_filter", "solve"]
+__all__ = [
+    "FeynmanKac",
+    "LanguageModel",
+    "ParticleFilter",
+    "Proposal",
+    "RewardModel",
+    "Solution",
+    "UserError",
+    "particle_filter",
+    "solve",
+]

@@ -11,7 +11,7 @@ def boxed(text: str) -> str | None:
         for end in range(start + len("\\boxed"), len(text)):
             depth += (text[end] == "{") - (text[end] == "}")
             if depth == 0:
-                return text[start + len("\\boxed{"):end].strip()
+                return text[start + len("\\boxed{") : end].strip()
         start = text.rfind("\\boxed{", 0, start)
     return None
 
@@ -23,4 +23,8 @@ def vote(answers: Sequence[str | None], weights: Sequence[float]) -> dict[str, f
         if answer:
             shares[answer] = shares.get(answer, 0.0) + weight
     total = sum(shares.values())
-    return {answer: share / total for answer, share in sorted(shares.items(), key=lambda item: -item[1]) if total > 0}
+    return {
+        answer: share / total
+        for answer, share in sorted(shares.items(), key=lambda item: -item[1])
+        if total > 0
+    }

@@ -15,17 +15,32 @@ from .randomness import generator
 from .solver import Solution, solve
 
 
-def greedy(problems: Sequence[str], lm: LanguageModel, max_tokens: int = 2048, system: str | None = None) -> list[str | None]:
+def greedy(
+    problems: Sequence[str],
+    lm: LanguageModel,
+    max_tokens: int = 2048,
+    system: str | None = None,
+) -> list[str | None]:
     """The answer of the likeliest token at every place, one for each problem; no reward model."""
-    proposal = Proposal(temperature=0, max_tokens=max_tokens, max_step_tokens=max_tokens)
-    population = lm.start([lm.prompt(problem, system) for problem in problems], 1, proposal)
+    proposal = Proposal(
+        temperature=0, max_tokens=max_tokens, max_step_tokens=max_tokens
+    )
+    population = lm.start(
+        [lm.prompt(problem, system) for problem in problems], 1, proposal
+    )
     sources = [generator(problem) for problem in problems]
     while (active := ~(population.ended | population.truncated)).any():
         lm.extend(population, active, proposal, sources)
     return [boxed("".join(steps)) for steps in population.texts]
 
 
-def independent(problems: Sequence[str], lm: LanguageModel, prm: RewardModel, samples: int, **options: Any) -> list[Solution]:
+def independent(
+    problems: Sequence[str],
+    lm: LanguageModel,
+    prm: RewardModel,
+    samples: int,
+    **options: Any,
+) -> list[Solution]:
     """N samples of each problem that never meet: `solve` with threshold 0.
 
     The choices below read them; their own `answer` is a vote by the product of the odds, another method.
@@ -42,7 +57,9 @@ def best_of(solution: Solution) -> str | None:
 def weighted_best_of(solution: Solution) -> str | None:
     """The answer with the largest sum of scores r (Li et al. 2023)."""
     finished = [p for p in solution.particles if p.finished]
-    scores = torch.sigmoid(torch.tensor([p.reward for p in finished], dtype=torch.float64)).tolist()
+    scores = torch.sigmoid(
+        torch.tensor([p.reward for p in finished], dtype=torch.float64)
+    ).tolist()
     return next(iter(vote([p.answer for p in finished], scores)), None)
 
 

@@ -34,7 +34,13 @@ class RaggedCache(Cache):
         self.particle = torch.arange(rows, device=device)
         self.tokens = self.calls = self.capacity = 0
 
-    def extend(self, model: nn.Module, ids: Tensor, counts: Sequence[int] | None = None, **options: Any) -> Any:
+    def extend(
+        self,
+        model: nn.Module,
+        ids: Tensor,
+        counts: Sequence[int] | None = None,
+        **options: Any,
+    ) -> Any:
         """Run `model` over the next tokens of the first B slots: ids (B, width), of which row b has counts[b].
 
         Tokens beyond a row's count are padding: what is written for them lies beyond the row's length, where
@@ -44,28 +50,56 @@ class RaggedCache(Cache):
         position = self.lengths[:rows, None] + torch.arange(width, device=ids.device)
         self.reach = int(self.lengths[:rows].max()) + width
         self.capacity = max(self.capacity, rounded_up(self.reach))
-        self.place = (torch.arange(rows, device=ids.device)[:, None] * self.capacity + position).flatten()
-        visible = torch.arange(self.reach, device=ids.device) <= position[:, None, :, None]  # (B, 1, width, reach)
-        output = model(input_ids=ids, attention_mask=visible, position_ids=position, use_cache=True,
-                       **{cache_argument(type(model)): self}, **options)
-        self.lengths[:rows] += 1 if counts is None else torch.tensor(counts, device=ids.device)
+        self.place = (
+            torch.arange(rows, device=ids.device)[:, None] * self.capacity + position
+        ).flatten()
+        visible = (
+            torch.arange(self.reach, device=ids.device) <= position[:, None, :, None]
+        )  # (B, 1, width, reach)
+        output = model(
+            input_ids=ids,
+            attention_mask=visible,
+            position_ids=position,
+            use_cache=True,
+            **{cache_argument(type(model)): self},
+            **options,
+        )
+        self.lengths[:rows] += (
+            1 if counts is None else torch.tensor(counts, device=ids.device)
+        )
         self.tokens += rows * width if counts is None else sum(counts)
         self.calls += 1
         return output
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        layer_idx: int,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[Tensor, Tensor]:
         """Called by each attention layer: (B, heads, width, d) in, all that the B rows hold out."""
-        return (self.write(self.keys, key_states, layer_idx), self.write(self.values, value_states, layer_idx))
+        return (
+            self.write(self.keys, key_states, layer_idx),
+            self.write(self.values, value_states, layer_idx),
+        )
 
     def write(self, buffers: list[Tensor], states: Tensor, layer: int) -> Tensor:
         rows, heads, _, size = states.shape
         if layer == len(buffers):
-            buffers.append(states.new_zeros(len(self.lengths), self.capacity, heads, size))
+            buffers.append(
+                states.new_zeros(len(self.lengths), self.capacity, heads, size)
+            )
         if buffers[layer].shape[1] < self.capacity:
-            buffers[layer] = copied(buffers[layer], torch.arange(len(self.lengths), device=states.device), self.capacity)
+            buffers[layer] = copied(
+                buffers[layer],
+                torch.arange(len(self.lengths), device=states.device),
+                self.capacity,
+            )
         flat = buffers[layer].view(-1, heads, size)
         flat.index_copy_(0, self.place, states.transpose(1, 2).reshape(-1, heads, size))
-        return buffers[layer][:rows, :self.reach].transpose(1, 2)
+        return buffers[layer][:rows, : self.reach].transpose(1, 2)
 
     def select(self, slots: Tensor, spare: int = SPARE) -> None:
         """New slot s becomes a copy of old slot slots[s], with place for `spare` tokens more.
@@ -84,7 +118,9 @@ class RaggedCache(Cache):
         Both are (R_all,), over all particles; `spare` as in `select`. Returns the old slot of every new slot.
         """
         slot_of = torch.full_like(ancestors, -1)
-        slot_of[self.particle] = torch.arange(len(self.particle), device=ancestors.device)
+        slot_of[self.particle] = torch.arange(
+            len(self.particle), device=ancestors.device
+        )
         self.particle = kept.nonzero()[:, 0]
         slots = slot_of[ancestors[self.particle]]
         if not torch.equal(slots, torch.arange(len(self.lengths), device=slots.device)):
@@ -126,4 +162,8 @@ def copied(buffer: Tensor, slots: Tensor, capacity: int) -> Tensor:
 @functools.cache
 def cache_argument(kind: type[nn.Module]) -> str:
     """transformers 5.24 renamed a model's `past_key_values` to `cache`."""
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+    return (
+        "cache"
+        if "cache" in inspect.signature(kind.forward).parameters
+        else "past_key_values"
+    )

@@ -19,8 +19,12 @@ from .records import bootstrap
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=200, help="problems (default: 200 of MiniMATH-500)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", type=int, default=200, help="problems (default: 200 of MiniMATH-500)"
+    )
     parser.add_argument("-n", "--particles", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, default=Path("genealogy.png"))
@@ -28,38 +32,72 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
-    problems = load_set("minimath500")[:a.rows]
+    problems = load_set("minimath500")[: a.rows]
     texts, truth = [p.problem for p in problems], [p.answer for p in problems]
-    print(f"{len(problems)} problems of MiniMATH-500, levels 1 to 5, the same two models throughout\n")
+    print(
+        f"{len(problems)} problems of MiniMATH-500, levels 1 to 5, the same two models throughout\n"
+    )
 
     began = time.perf_counter()
     guesses = greedy(texts, lm)
     seconds = {"greedy": time.perf_counter() - began}
-    hits = {"greedy": [guess == right for guess, right in zip(guesses, truth, strict=True)]}
+    hits = {
+        "greedy": [guess == right for guess, right in zip(guesses, truth, strict=True)]
+    }
     tokens: dict[str, int | None] = {"greedy": None}
     runs: dict[str, list[Solution]] = {}
-    for name, options in ((f"best of {a.particles}", {"threshold": 0.0}), (f"particle filter, {a.particles}", {})):
+    for name, options in (
+        (f"best of {a.particles}", {"threshold": 0.0}),
+        (f"particle filter, {a.particles}", {}),
+    ):
         began = time.perf_counter()
-        runs[name] = solve(texts, lm, prm, a.particles, seed=a.seed, progress=name, **options)
+        runs[name] = solve(
+            texts, lm, prm, a.particles, seed=a.seed, progress=name, **options
+        )
         seconds[name] = time.perf_counter() - began
         tokens[name] = sum(found.cost.generated_tokens for found in runs[name])
     best, filtered = runs
-    highest = "filter, best-scored"  # no second run: another choice among the same particles
-    runs[highest], seconds[highest], tokens[highest] = runs[filtered], seconds[filtered], tokens[filtered]
-    for name, choice in ((best, best_of), (filtered, lambda found: found.answer), (highest, best_of)):
-        hits[name] = [choice(found) == right for found, right in zip(runs[name], truth, strict=True)]
-    print(f"{'method':<24}{'accuracy':>9}  {'95 % interval':<16}{'generated tokens':>17}{'seconds':>9}")
+    highest = (
+        "filter, best-scored"  # no second run: another choice among the same particles
+    )
+    runs[highest], seconds[highest], tokens[highest] = (
+        runs[filtered],
+        seconds[filtered],
+        tokens[filtered],
+    )
+    for name, choice in (
+        (best, best_of),
+        (filtered, lambda found: found.answer),
+        (highest, best_of),
+    ):
+        hits[name] = [
+            choice(found) == right
+            for found, right in zip(runs[name], truth, strict=True)
+        ]
+    print(
+        f"{'method':<24}{'accuracy':>9}  {'95 % interval':<16}{'generated tokens':>17}{'seconds':>9}"
+    )
     for name in hits:
         mean, low, high = bootstrap(hits[name])
-        print(f"{name:<24}{mean:>9.1%}  {f'{low:.1%} to {high:.1%}':<16}{tokens[name] or '':>17}{seconds[name]:>9.1f}")
+        print(
+            f"{name:<24}{mean:>9.1%}  {f'{low:.1%} to {high:.1%}':<16}{tokens[name] or '':>17}{seconds[name]:>9.1f}"
+        )
     print()
     for name in (filtered, highest):
-        mean, low, high = bootstrap([float(x) - float(y) for x, y in zip(hits[name], hits[best], strict=True)])
-        print(f"{name} minus {best}, problem by problem: {mean:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}.")
+        mean, low, high = bootstrap(
+            [float(x) - float(y) for x, y in zip(hits[name], hits[best], strict=True)]
+        )
+        print(
+            f"{name} minus {best}, problem by problem: {mean:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}."
+        )
     gained = [k for k in range(len(texts)) if hits[filtered][k] and not hits[best][k]]
-    shown = max(gained or range(len(texts)), key=lambda k: len(runs[filtered][k].trace.ess))
+    shown = max(
+        gained or range(len(texts)), key=lambda k: len(runs[filtered][k].trace.ess)
+    )
     save_genealogy(runs[filtered][shown], a.plot)
-    print(f"\n{texts[shown]}\n\n{runs[filtered][shown].chosen.text}\n\nIts {a.particles} particles are drawn in {a.plot}.")
+    print(
+        f"\n{texts[shown]}\n\n{runs[filtered][shown].chosen.text}\n\nIts {a.particles} particles are drawn in {a.plot}."
+    )
 
 
 if __name__ == "__main__":

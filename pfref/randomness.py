@@ -32,5 +32,9 @@ def normals(sources: Sequence[Generator], *shape: int) -> Tensor:
     return draw(torch.randn, sources, shape)
 
 
-def draw(sample: Callable[..., Tensor], sources: Sequence[Generator], shape: tuple[int, ...]) -> Tensor:
-    return torch.stack([sample(shape, generator=source, dtype=torch.float64) for source in sources])
+def draw(
+    sample: Callable[..., Tensor], sources: Sequence[Generator], shape: tuple[int, ...]
+) -> Tensor:
+    return torch.stack(
+        [sample(shape, generator=source, dtype=torch.float64) for source in sources]
+    )

@@ -20,7 +20,9 @@ from .lm import LanguageModel, Population, Proposal
 from .prm import Judgement, RewardModel
 from .smc import FeynmanKac
 
-Potential = Callable[[Tensor, Tensor], Tensor]  # (log-odds z_t, log-odds z_t-1) -> log G_t; z_0 is +inf, so r_0 = 1
+Potential = Callable[
+    [Tensor, Tensor], Tensor
+]  # (log-odds z_t, log-odds z_t-1) -> log G_t; z_0 is +inf, so r_0 = 1
 
 
 def odds(z: Tensor, before: Tensor) -> Tensor:
@@ -35,12 +37,17 @@ def telescoping(z: Tensor, before: Tensor) -> Tensor:
     return logsigmoid(z) - logsigmoid(before)
 
 
-POTENTIALS: dict[str, Potential] = {"odds": odds, "score": score, "telescoping": telescoping}
+POTENTIALS: dict[str, Potential] = {
+    "odds": odds,
+    "score": score,
+    "telescoping": telescoping,
+}
 
 
 @dataclass
 class Thoughts:
     """P x N partial solutions and what the reward model thinks of them; R = P * N rows. Updated in place."""
+
     population: Population
     judgement: Judgement
     z: Tensor  # (R,) log-odds of each prefix now
@@ -58,18 +65,40 @@ class Reasoning(FeynmanKac[Thoughts]):
     A particle cut by a limit of `proposal` before it finished is ruled out: G = 0.
     """
 
-    def __init__(self, lm: LanguageModel, prm: RewardModel, problems: Sequence[str], proposal: Proposal | None = None,
-                 potential: str = "odds", tau: float = 1.0, finished: str = "absorbed", system: str | None = None) -> None:
+    def __init__(
+        self,
+        lm: LanguageModel,
+        prm: RewardModel,
+        problems: Sequence[str],
+        proposal: Proposal | None = None,
+        potential: str = "odds",
+        tau: float = 1.0,
+        finished: str = "absorbed",
+        system: str | None = None,
+    ) -> None:
         if potential not in POTENTIALS:
-            raise UserError(f"there is no potential {potential!r}; choose one of {', '.join(POTENTIALS)}")
+            raise UserError(
+                f"there is no potential {potential!r}; choose one of {', '.join(POTENTIALS)}"
+            )
         if finished not in ("absorbed", "reweighted"):
-            raise UserError(f"finished particles are 'absorbed' or 'reweighted', not {finished!r}")
+            raise UserError(
+                f"finished particles are 'absorbed' or 'reweighted', not {finished!r}"
+            )
         if not tau > 0:
             raise UserError(f"the potential's temperature must be positive, not {tau}")
         if not problems:
             raise UserError("there is no problem to solve")
-        self.lm, self.prm, self.problems, self.proposal = lm, prm, list(problems), proposal or Proposal()
-        self.potential, self.tau, self.reweighted = POTENTIALS[potential], tau, finished == "reweighted"
+        self.lm, self.prm, self.problems, self.proposal = (
+            lm,
+            prm,
+            list(problems),
+            proposal or Proposal(),
+        )
+        self.potential, self.tau, self.reweighted = (
+            POTENTIALS[potential],
+            tau,
+            finished == "reweighted",
+        )
         self.prompts = [lm.prompt(problem, system) for problem in self.problems]
         for problem in self.problems:
             prm.prompt(problem)  # raises now, not after other problems were solved
@@ -78,41 +107,79 @@ class Reasoning(FeynmanKac[Thoughts]):
         """Read the prompts, then take the first step."""
         population = self.lm.start(self.prompts, particles, self.proposal)
         judgement = self.prm.start(self.problems, particles)
-        certain = torch.full((population.rows,), torch.inf, dtype=torch.float64, device=self.lm.device)
+        certain = torch.full(
+            (population.rows,), torch.inf, dtype=torch.float64, device=self.lm.device
+        )
         none = torch.zeros_like(certain, dtype=torch.bool)
         state = Thoughts(population, judgement, certain, certain, none, none)
-        return self.mutate(state, 1, torch.ones(population.shape, dtype=torch.bool), generators)
+        return self.mutate(
+            state, 1, torch.ones(population.shape, dtype=torch.bool), generators
+        )
 
-    def mutate(self, state: Thoughts, t: int, active: Tensor, generators: Sequence[Generator]) -> Thoughts:
+    def mutate(
+        self, state: Thoughts, t: int, active: Tensor, generators: Sequence[Generator]
+    ) -> Thoughts:
         """One step by the language model, one score by the reward model."""
         p = state.population
         state.moved = active.flatten().to(self.lm.device)
         self.lm.extend(p, state.moved, self.proposal, generators)
         texts = [steps[-1] if steps else "" for steps in p.texts]
-        done = torch.tensor([bool(moved and "}" in text and boxed("".join(steps)))
-                             for moved, text, steps in zip(state.moved.tolist(), texts, p.texts, strict=True)])
-        state.finished = p.ended | done.to(self.lm.device) | (state.finished & ~state.moved)
+        done = torch.tensor(
+            [
+                bool(moved and "}" in text and boxed("".join(steps)))
+                for moved, text, steps in zip(
+                    state.moved.tolist(), texts, p.texts, strict=True
+                )
+            ]
+        )
+        state.finished = (
+            p.ended | done.to(self.lm.device) | (state.finished & ~state.moved)
+        )
         p.truncated = (p.truncated | (t >= self.proposal.max_steps)) & ~state.finished
         # An end token alone is no new step: the score stands. Nobody reads what was cut short.
-        silent = torch.tensor([t > 1 and not text.strip() for text in texts], device=self.lm.device) & p.ended
-        self.prm.extend(state.judgement, (state.moved & ~silent & ~p.truncated).to(self.prm.device), texts)
-        state.before, state.z = state.z, self.prm.log_odds(state.judgement).to(self.lm.device)
+        silent = (
+            torch.tensor(
+                [t > 1 and not text.strip() for text in texts], device=self.lm.device
+            )
+            & p.ended
+        )
+        self.prm.extend(
+            state.judgement,
+            (state.moved & ~silent & ~p.truncated).to(self.prm.device),
+            texts,
+        )
+        state.before, state.z = (
+            state.z,
+            self.prm.log_odds(state.judgement).to(self.lm.device),
+        )
         return state
 
     def log_potential(self, state: Thoughts, t: int) -> Tensor:
         weighed = state.moved | (state.finished if self.reweighted else False)
-        log_g = torch.where(weighed, self.potential(state.z, state.before) / self.tau, 0.0)
-        log_g = torch.where(state.z == -torch.inf, -torch.inf, log_g)  # beyond the reward model's context, and not -inf + inf
+        log_g = torch.where(
+            weighed, self.potential(state.z, state.before) / self.tau, 0.0
+        )
+        log_g = torch.where(
+            state.z == -torch.inf, -torch.inf, log_g
+        )  # beyond the reward model's context, and not -inf + inf
         log_g = log_g + torch.where(state.moved, state.population.log_ratio, 0.0)
-        return torch.where(state.population.truncated, -torch.inf, log_g).view(state.population.shape)
+        return torch.where(state.population.truncated, -torch.inf, log_g).view(
+            state.population.shape
+        )
 
     def finished(self, state: Thoughts, t: int) -> Tensor:
-        return (state.finished | state.population.truncated).view(state.population.shape)
+        return (state.finished | state.population.truncated).view(
+            state.population.shape
+        )
 
     def fork(self, state: Thoughts, ancestors: Tensor) -> Thoughts:
         """Fork the records now; both caches follow when the next step needs them, and copy only active rows."""
         particles = ancestors.shape[1]
-        rows = (ancestors + torch.arange(len(ancestors))[:, None] * particles).flatten().to(self.lm.device)
+        rows = (
+            (ancestors + torch.arange(len(ancestors))[:, None] * particles)
+            .flatten()
+            .to(self.lm.device)
+        )
         self.lm.fork(state.population, rows)
         self.prm.fork(state.judgement, rows.to(self.prm.device))
         for name in ("z", "before", "moved", "finished"):

@@ -34,7 +34,9 @@ def multinomial(weights: Tensor, uniforms: Tensor) -> Tensor:
 def stratified(weights: Tensor, uniforms: Tensor) -> Tensor:
     """One draw in each of M equal strata of [0, 1)."""
     slots = uniforms.shape[-1]
-    return inverse_cdf(weights, (torch.arange(slots, device=uniforms.device) + uniforms) / slots)
+    return inverse_cdf(
+        weights, (torch.arange(slots, device=uniforms.device) + uniforms) / slots
+    )
 
 
 def systematic(weights: Tensor, uniforms: Tensor) -> Tensor:
@@ -51,9 +53,15 @@ def residual(weights: Tensor, uniforms: Tensor) -> Tensor:
     certain = torch.searchsorted(copies.cumsum(-1), slot.double(), right=True)
     left_over = expected - copies
     nothing_left = left_over.sum(-1, keepdim=True) == 0
-    drawn = multinomial(torch.where(nothing_left, weights.double(), left_over), uniforms)
+    drawn = multinomial(
+        torch.where(nothing_left, weights.double(), left_over), uniforms
+    )
     return torch.where(slot < copies.sum(-1, keepdim=True), certain, drawn)
 
 
 SCHEMES: dict[str, Scheme] = {
-    "multinomial": multinomial, "stratified": stratified, "systematic": systematic, "residual": residual}
+    "multinomial": multinomial,
+    "stratified": stratified,
+    "systematic": systematic,
+    "residual": residual,
+}

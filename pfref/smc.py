@@ -31,7 +31,9 @@ class FeynmanKac(ABC, Generic[State]):
         """x_1 ~ M_1 for P x N particles."""
 
     @abstractmethod
-    def mutate(self, state: State, t: int, active: Tensor, generators: Sequence[Generator]) -> State:
+    def mutate(
+        self, state: State, t: int, active: Tensor, generators: Sequence[Generator]
+    ) -> State:
         """x_t ~ M_t(. | x_1:t-1) for the particles in `active`, a (P, N) mask; the others stay as they are."""
 
     @abstractmethod
@@ -51,6 +53,7 @@ class FeynmanKac(ABC, Generic[State]):
 @dataclass(frozen=True)
 class Step(Generic[State]):
     """What happened at step t, before its resampling takes effect."""
+
     t: int
     state: State  # models that update in place hand out the same object at every step
     log_weights: Tensor  # (P, N)
@@ -80,12 +83,22 @@ class ParticleFilter(Iterator[Step[State]]):
     generators   P of them, one a population; the only source of randomness
     """
 
-    def __init__(self, model: FeynmanKac[State], particles: int, generators: Sequence[Generator],
-                 resample: Scheme = systematic, threshold: float = 0.5) -> None:
+    def __init__(
+        self,
+        model: FeynmanKac[State],
+        particles: int,
+        generators: Sequence[Generator],
+        resample: Scheme = systematic,
+        threshold: float = 0.5,
+    ) -> None:
         if particles < 1:
-            raise UserError(f"a population needs at least one particle, not {particles}")
+            raise UserError(
+                f"a population needs at least one particle, not {particles}"
+            )
         if not 0 <= threshold <= 1:
-            raise UserError(f"the resampling threshold is a share of N between 0 and 1, not {threshold}")
+            raise UserError(
+                f"the resampling threshold is a share of N between 0 and 1, not {threshold}"
+            )
         self.model, self.particles, self.generators = model, particles, list(generators)
         self.resample, self.threshold = resample, threshold
         self.steps: list[Step[State]] = []
@@ -105,26 +118,55 @@ class ParticleFilter(Iterator[Step[State]]):
                 state = self.model.fork(state, last.ancestors)
                 active = active.gather(1, last.ancestors)
                 # log mean w is the estimate so far: carrying it on keeps the mean weight an estimate of Z.
-                log_weights = torch.where(last.resampled[:, None], last.log_evidence[:, None], log_weights)
+                log_weights = torch.where(
+                    last.resampled[:, None], last.log_evidence[:, None], log_weights
+                )
             state = self.model.mutate(state, t, active, self.generators)
         increment = self.model.log_potential(state, t).to("cpu", torch.float64)
         if (increment.isnan() | (increment == torch.inf)).any():
-            raise UserError(f"a log potential at step {t} is NaN or plus infinity: the model's scores are broken")
-        running = active.any(1, keepdim=True)  # a population that has ended is weighed no more
+            raise UserError(
+                f"a log potential at step {t} is NaN or plus infinity: the model's scores are broken"
+            )
+        running = active.any(
+            1, keepdim=True
+        )  # a population that has ended is weighed no more
         log_weights = torch.where(running, log_weights + increment, log_weights)
-        active = running & (log_weights > -torch.inf) & ~self.model.finished(state, t).cpu()
+        active = (
+            running & (log_weights > -torch.inf) & ~self.model.finished(state, t).cpu()
+        )
         step = self.record(t, state, log_weights, active)
         self.steps.append(step)
         return step
 
-    def record(self, t: int, state: State, log_weights: Tensor, active: Tensor) -> Step[State]:
+    def record(
+        self, t: int, state: State, log_weights: Tensor, active: Tensor
+    ) -> Step[State]:
         ess = effective_sample_size(log_weights)
-        due = active.any(1) & (ess <= self.threshold * self.particles * (1 + 1e-12)) & (self.threshold > 0)
+        due = (
+            active.any(1)
+            & (ess <= self.threshold * self.particles * (1 + 1e-12))
+            & (self.threshold > 0)
+        )
         ancestors = torch.arange(self.particles).repeat(len(self.generators), 1)
         if due.any():
-            sources = [g for g, chosen in zip(self.generators, due.tolist(), strict=True) if chosen]
-            ancestors[due] = self.resample(normalise(log_weights[due]), uniforms(sources, self.particles))
-        return Step(t, state, log_weights, ess, log_mean_exp(log_weights), active, due, ancestors)
+            sources = [
+                g
+                for g, chosen in zip(self.generators, due.tolist(), strict=True)
+                if chosen
+            ]
+            ancestors[due] = self.resample(
+                normalise(log_weights[due]), uniforms(sources, self.particles)
+            )
+        return Step(
+            t,
+            state,
+            log_weights,
+            ess,
+            log_mean_exp(log_weights),
+            active,
+            due,
+            ancestors,
+        )
 
     def run(self) -> "ParticleFilter[State]":
         """Take all steps that are left."""
@@ -144,7 +186,12 @@ class ParticleFilter(Iterator[Step[State]]):
         return torch.stack(lines[::-1])
 
 
-def particle_filter(model: FeynmanKac[State], particles: int, generators: Sequence[Generator],
-                    resample: Scheme = systematic, threshold: float = 0.5) -> ParticleFilter[State]:
+def particle_filter(
+    model: FeynmanKac[State],
+    particles: int,
+    generators: Sequence[Generator],
+    resample: Scheme = systematic,
+    threshold: float = 0.5,
+) -> ParticleFilter[State]:
     """Run a `ParticleFilter` to its end and return it: its `last` step, all its `steps`, its `lineage()`."""
     return ParticleFilter(model, particles, generators, resample, threshold).run()

@@ -19,16 +19,21 @@ from .smc import ParticleFilter, Step
 
 CHOICES = ("vote", "argmax", "draw")
 BATCH = 128  # particles that share their forward passes; on a CPU more are slower, since they overflow its caches
-NONE_LEFT = ("no particle is left: every one met a limit of length before an answer; "
-             "raise the limits, take more particles, or models with a longer context")
+NONE_LEFT = (
+    "no particle is left: every one met a limit of length before an answer; "
+    "raise the limits, take more particles, or models with a longer context"
+)
 
 
 @dataclass(frozen=True)
 class Cost:
     """Counted, not estimated. The calls and the seconds are those of the whole batch of problems."""
+
     prompt_tokens: int  # fed once
     generated_tokens: int
-    scored_tokens: int  # through the reward model: its prompt, the steps and their separators
+    scored_tokens: (
+        int  # through the reward model: its prompt, the steps and their separators
+    )
     problems: int  # that shared what follows
     lm_calls: int
     prm_calls: int
@@ -51,6 +56,7 @@ class Particle:
 @dataclass(frozen=True)
 class Trace:
     """One population's history, for a picture: T steps of N particles."""
+
     log_weights: torch.Tensor  # (T, N)
     ess: torch.Tensor  # (T,)
     ancestors: torch.Tensor  # (T, N) parents of the next step's particles
@@ -61,7 +67,9 @@ class Trace:
 class Solution:
     problem: str
     answer: str | None  # the chosen particle's
-    chosen: Particle | None  # by vote, the heaviest with the winning answer; None if no particle is left
+    chosen: (
+        Particle | None
+    )  # by vote, the heaviest with the winning answer; None if no particle is left
     particles: list[Particle]
     votes: dict[str, float]  # answer -> share of the weight
     log_evidence: float
@@ -69,11 +77,26 @@ class Solution:
     cost: Cost
 
 
-def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, particles: int = 16, *, seed: int = 0,
-          proposal: Proposal | None = None, potential: str = "odds", tau: float = 1.0, finished: str = "absorbed",
-          resampling: str = "systematic", threshold: float = 0.5, choose: str = "vote", system: str | None = None,
-          batch: int = BATCH, progress: str | None = None, done: Callable[[list[Solution]], None] | None = None,
-          watch: Callable[[Step[Thoughts]], None] | None = None) -> "Solution | list[Solution]":
+def solve(
+    problems: str | Sequence[str],
+    lm: LanguageModel,
+    prm: RewardModel,
+    particles: int = 16,
+    *,
+    seed: int = 0,
+    proposal: Proposal | None = None,
+    potential: str = "odds",
+    tau: float = 1.0,
+    finished: str = "absorbed",
+    resampling: str = "systematic",
+    threshold: float = 0.5,
+    choose: str = "vote",
+    system: str | None = None,
+    batch: int = BATCH,
+    progress: str | None = None,
+    done: Callable[[list[Solution]], None] | None = None,
+    watch: Callable[[Step[Thoughts]], None] | None = None,
+) -> "Solution | list[Solution]":
     """Solve one problem, or several, with a population of `particles` each.
 
     choose    `vote`: the answer with most weight, and its heaviest particle; without any answer, as `argmax`;
@@ -92,22 +115,43 @@ def solve(problems: str | Sequence[str], lm: LanguageModel, prm: RewardModel, pa
     the others are not lost and none leaves the denominator.
     """
     if choose not in CHOICES:
-        raise UserError(f"there is no choice {choose!r}; choose one of {', '.join(CHOICES)}")
+        raise UserError(
+            f"there is no choice {choose!r}; choose one of {', '.join(CHOICES)}"
+        )
     if resampling not in SCHEMES:
-        raise UserError(f"there is no resampling scheme {resampling!r}; choose one of {', '.join(SCHEMES)}")
+        raise UserError(
+            f"there is no resampling scheme {resampling!r}; choose one of {', '.join(SCHEMES)}"
+        )
     if batch < 1:
         raise UserError(f"a batch has at least one particle, not {batch}")
     alone = isinstance(problems, str)
     texts = [problems] if alone else list(problems)
     if not all(isinstance(text, str) for text in texts):
         raise UserError("a problem is a text; give one text or a list of them")
-    sources = [generator(seed, text, texts[:k].count(text)) for k, text in enumerate(texts)]
-    batches = [(Reasoning(lm, prm, texts[part], proposal, potential, tau, finished, system), sources[part])
-               for part in in_batches(len(texts), particles, batch)]
+    sources = [
+        generator(seed, text, texts[:k].count(text)) for k, text in enumerate(texts)
+    ]
+    batches = [
+        (
+            Reasoning(lm, prm, texts[part], proposal, potential, tau, finished, system),
+            sources[part],
+        )
+        for part in in_batches(len(texts), particles, batch)
+    ]
     found: list[Solution] = []
-    with tqdm(total=len(texts), desc=progress, unit=" problems", leave=False, disable=progress is None) as bar:
+    with tqdm(
+        total=len(texts),
+        desc=progress,
+        unit=" problems",
+        leave=False,
+        disable=progress is None,
+    ) as bar:
         for model, own in batches:
-            found += (solved := solve_batch(model, own, particles, SCHEMES[resampling], threshold, choose, watch))
+            found += (
+                solved := solve_batch(
+                    model, own, particles, SCHEMES[resampling], threshold, choose, watch
+                )
+            )
             if done:
                 done(solved)
             bar.update(len(own))
@@ -122,8 +166,15 @@ def in_batches(problems: int, particles: int, batch: int = BATCH) -> list[slice]
     return [slice(k, k + size) for k in range(0, max(1, problems), size)]
 
 
-def solve_batch(model: Reasoning, sources: Sequence[Generator], particles: int, resample: Scheme, threshold: float, choose: str,
-                watch: Callable[[Step[Thoughts]], None] | None) -> list[Solution]:
+def solve_batch(
+    model: Reasoning,
+    sources: Sequence[Generator],
+    particles: int,
+    resample: Scheme,
+    threshold: float,
+    choose: str,
+    watch: Callable[[Step[Thoughts]], None] | None,
+) -> list[Solution]:
     """Run the filter on the model's problems. Its caches are freed on return, before the next batch fills its own."""
     began = time.perf_counter()
     run = ParticleFilter(model, particles, sources, resample, threshold)
@@ -132,17 +183,33 @@ def solve_batch(model: Reasoning, sources: Sequence[Generator], particles: int, 
             watch(step)
     seconds = time.perf_counter() - began
     points = uniforms(sources, 1)
-    return [finish(run, model, p, choose, points[p], seconds) for p in range(len(sources))]
+    return [
+        finish(run, model, p, choose, points[p], seconds) for p in range(len(sources))
+    ]
 
 
-def finish(run: ParticleFilter[Thoughts], model: Reasoning, p: int, choose: str, point: torch.Tensor,
-           seconds: float) -> Solution:
+def finish(
+    run: ParticleFilter[Thoughts],
+    model: Reasoning,
+    p: int,
+    choose: str,
+    point: torch.Tensor,
+    seconds: float,
+) -> Solution:
     """Read population p of a run that has ended, and choose its answer."""
     state, n = run.last.state, run.particles
     rows, weights = range(p * n, (p + 1) * n), run.last.weights[p]
     finished, z = state.finished.tolist(), state.z.tolist()
-    members = [Particle(state.population.texts[row], boxed("".join(state.population.texts[row])), float(weights[k]), z[row],
-                        finished[row]) for k, row in enumerate(rows)]
+    members = [
+        Particle(
+            state.population.texts[row],
+            boxed("".join(state.population.texts[row])),
+            float(weights[k]),
+            z[row],
+            finished[row],
+        )
+        for k, row in enumerate(rows)
+    ]
     votes = vote([m.answer for m in members], weights.tolist())
     alive = [m for m in members if m.weight > 0]
     if not alive:
@@ -150,14 +217,38 @@ def finish(run: ParticleFilter[Thoughts], model: Reasoning, p: int, choose: str,
     elif choose == "draw":
         chosen = members[int(inverse_cdf(weights, point))]
     elif choose == "vote" and votes:
-        chosen = max((m for m in members if m.answer == next(iter(votes))), key=lambda m: m.weight)
+        chosen = max(
+            (m for m in members if m.answer == next(iter(votes))),
+            key=lambda m: m.weight,
+        )
     else:
         chosen = max(alive, key=lambda m: m.reward)
-    own = 1 + sum(bool(step.active[p].any()) for step in run.steps)  # steps until this population ended
-    trace = Trace(*(torch.stack([getattr(step, name)[p] for step in run.steps[:own]])
-                    for name in ("log_weights", "ess", "ancestors", "active")))
+    own = 1 + sum(
+        bool(step.active[p].any()) for step in run.steps
+    )  # steps until this population ended
+    trace = Trace(
+        *(
+            torch.stack([getattr(step, name)[p] for step in run.steps[:own]])
+            for name in ("log_weights", "ess", "ancestors", "active")
+        )
+    )
     population, judgement = state.population, state.judgement
-    cost = Cost(len(model.prompts[p]), int(population.generated[p]), int(judgement.scored[p]),
-                len(model.problems), population.cache.calls, judgement.cache.calls, seconds)
-    return Solution(model.problems[p], chosen.answer if chosen else None, chosen, members, votes,
-                    float(run.last.log_evidence[p]), trace, cost)
+    cost = Cost(
+        len(model.prompts[p]),
+        int(population.generated[p]),
+        int(judgement.scored[p]),
+        len(model.problems),
+        population.cache.calls,
+        judgement.cache.calls,
+        seconds,
+    )
+    return Solution(
+        model.problems[p],
+        chosen.answer if chosen else None,
+        chosen,
+        members,
+        votes,
+        float(run.last.log_evidence[p]),
+        trace,
+        cost,
+    )

@@ -20,6 +20,7 @@ from .smc import FeynmanKac
 @dataclass(frozen=True)
 class Forward:
     """What the forward algorithm finds."""
+
     filtered: Tensor  # (T, K) p(x_t = k | y_1:t)
     log_evidence: Tensor  # (T,) log p(y_1:t)
 
@@ -27,6 +28,7 @@ class Forward:
 @dataclass(frozen=True)
 class Gaussian:
     """What the Kalman filter or the smoother finds: one Gaussian a step."""
+
     means: Tensor  # (T, d)
     covariances: Tensor  # (T, d, d)
     log_evidence: Tensor  # (T,) log p(y_1:t)
@@ -35,15 +37,21 @@ class Gaussian:
 @dataclass(frozen=True)
 class HiddenMarkov(FeynmanKac[Tensor]):
     """A hidden Markov model with K states and S symbols, and one observed sequence. Its particles are (P, N)."""
+
     initial: Tensor  # mu, (K,)
     transition: Tensor  # A, (K, K), rows sum to one
     emission: Tensor  # B, (K, S), rows sum to one
     observations: Tensor  # y_1:T, (T,) symbols
 
     def start(self, particles: int, generators: Sequence[Generator]) -> Tensor:
-        return inverse_cdf(self.initial.expand(len(generators), -1).contiguous(), uniforms(generators, particles))
+        return inverse_cdf(
+            self.initial.expand(len(generators), -1).contiguous(),
+            uniforms(generators, particles),
+        )
 
-    def mutate(self, state: Tensor, t: int, active: Tensor, generators: Sequence[Generator]) -> Tensor:
+    def mutate(
+        self, state: Tensor, t: int, active: Tensor, generators: Sequence[Generator]
+    ) -> Tensor:
         points = uniforms(generators, state.shape[1])
         return inverse_cdf(self.transition[state], points[..., None])[..., 0]
 
@@ -60,7 +68,9 @@ class HiddenMarkov(FeynmanKac[Tensor]):
             joint = predicted * self.emission[:, symbol]
             total = joint.sum()
             increments.append(total.log())
-            filtered.append(joint / total if total > 0 else joint)  # impossible: -inf and zeros, not NaN
+            filtered.append(
+                joint / total if total > 0 else joint
+            )  # impossible: -inf and zeros, not NaN
             predicted = filtered[-1] @ self.transition
         return Forward(torch.stack(filtered), torch.stack(increments).cumsum(0))
 
@@ -68,6 +78,7 @@ class HiddenMarkov(FeynmanKac[Tensor]):
 @dataclass(frozen=True)
 class LinearGaussian(FeynmanKac[Tensor]):
     """x_t = F x_t-1 + noise(Q), y_t = H x_t + noise(R), x_1 ~ N(m_0, Sigma_0). Its particles are (P, N, d)."""
+
     initial_mean: Tensor  # m_0, (d,)
     initial_covariance: Tensor  # Sigma_0, (d, d)
     transition: Tensor  # F, (d, d)
@@ -78,14 +89,24 @@ class LinearGaussian(FeynmanKac[Tensor]):
 
     def start(self, particles: int, generators: Sequence[Generator]) -> Tensor:
         noise = normals(generators, particles, len(self.initial_mean))
-        return self.initial_mean + noise @ torch.linalg.cholesky(self.initial_covariance).T
+        return (
+            self.initial_mean + noise @ torch.linalg.cholesky(self.initial_covariance).T
+        )
 
-    def mutate(self, state: Tensor, t: int, active: Tensor, generators: Sequence[Generator]) -> Tensor:
+    def mutate(
+        self, state: Tensor, t: int, active: Tensor, generators: Sequence[Generator]
+    ) -> Tensor:
         noise = normals(generators, *state.shape[1:])
-        return state @ self.transition.T + noise @ torch.linalg.cholesky(self.transition_noise).T
+        return (
+            state @ self.transition.T
+            + noise @ torch.linalg.cholesky(self.transition_noise).T
+        )
 
     def log_potential(self, state: Tensor, t: int) -> Tensor:
-        return log_gaussian(self.observations[t - 1] - state @ self.observation.T, self.observation_noise)
+        return log_gaussian(
+            self.observations[t - 1] - state @ self.observation.T,
+            self.observation_noise,
+        )
 
     def finished(self, state: Tensor, t: int) -> Tensor:
         return torch.full(state.shape[:2], t == len(self.observations))
@@ -97,29 +118,49 @@ class LinearGaussian(FeynmanKac[Tensor]):
         for t, y in enumerate(self.observations):
             if t > 0:
                 mean = self.transition @ mean
-                covariance = self.transition @ covariance @ self.transition.T + self.transition_noise
+                covariance = (
+                    self.transition @ covariance @ self.transition.T
+                    + self.transition_noise
+                )
             surprise = y - self.observation @ mean
-            spread = self.observation @ covariance @ self.observation.T + self.observation_noise
+            spread = (
+                self.observation @ covariance @ self.observation.T
+                + self.observation_noise
+            )
             gain = torch.linalg.solve(spread, self.observation @ covariance).T
             increments.append(log_gaussian(surprise, spread))
             mean = mean + gain @ surprise
             covariance = covariance - gain @ spread @ gain.T
             means.append(mean)
             covariances.append(covariance)
-        return Gaussian(torch.stack(means), torch.stack(covariances), torch.stack(increments).cumsum(0))
+        return Gaussian(
+            torch.stack(means),
+            torch.stack(covariances),
+            torch.stack(increments).cumsum(0),
+        )
 
     def smoother(self) -> Gaussian:
         """p(x_t | y_1:T) exactly: walk back from the last filtered Gaussian."""
         found = self.kalman_filter()
         means, covariances = [found.means[-1]], [found.covariances[-1]]
-        for mean, covariance in zip(found.means[:-1].flip(0), found.covariances[:-1].flip(0), strict=True):
-            predicted = self.transition @ covariance @ self.transition.T + self.transition_noise
+        for mean, covariance in zip(
+            found.means[:-1].flip(0), found.covariances[:-1].flip(0), strict=True
+        ):
+            predicted = (
+                self.transition @ covariance @ self.transition.T + self.transition_noise
+            )
             gain = torch.linalg.solve(predicted, self.transition @ covariance).T
             means.append(mean + gain @ (means[-1] - self.transition @ mean))
-            covariances.append(covariance + gain @ (covariances[-1] - predicted) @ gain.T)
-        return Gaussian(torch.stack(means[::-1]), torch.stack(covariances[::-1]), found.log_evidence)
+            covariances.append(
+                covariance + gain @ (covariances[-1] - predicted) @ gain.T
+            )
+        return Gaussian(
+            torch.stack(means[::-1]), torch.stack(covariances[::-1]), found.log_evidence
+        )
 
 
 def log_gaussian(difference: Tensor, covariance: Tensor) -> Tensor:
     """log N(difference; 0, covariance): (..., e), (e, e) -> (...)."""
-    return MultivariateNormal(torch.zeros_like(covariance[0]), covariance).log_prob(difference)
+    return MultivariateNormal(torch.zeros_like(covariance[0]), covariance).log_prob(
+        difference
+    )

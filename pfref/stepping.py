@@ -16,9 +16,13 @@ def match_table(tokenizer: Any, vocabulary: int, delimiter: str) -> Tensor:
     """
     states = complete_state(delimiter)
     table = torch.full((states + 1, vocabulary), states)
-    texts = tokenizer.batch_decode([[token] for token in range(min(vocabulary, len(tokenizer)))])
+    texts = tokenizer.batch_decode(
+        [[token] for token in range(min(vocabulary, len(tokenizer)))]
+    )
     texts += [""] * (vocabulary - len(texts))
-    plain = torch.tensor([not set(text) & set(delimiter) and bool(text.strip()) for text in texts])
+    plain = torch.tensor(
+        [not set(text) & set(delimiter) and bool(text.strip()) for text in texts]
+    )
     table[:states, plain] = 1
     for token in (~plain).nonzero()[:, 0].tolist():
         for state in range(states):
@@ -38,11 +42,13 @@ def advance(state: int, text: str, delimiter: str) -> int:
             return BLANK
         seen, text = "", text.lstrip()
     else:
-        seen = delimiter[:state - 1]
+        seen = delimiter[: state - 1]
     seen += text
     if delimiter in seen:
         return complete_state(delimiter)
-    overlaps = (k for k in range(len(delimiter) - 1, 0, -1) if seen.endswith(delimiter[:k]))
+    overlaps = (
+        k for k in range(len(delimiter) - 1, 0, -1) if seen.endswith(delimiter[:k])
+    )
     return 1 + next(overlaps, 0)
 
 
@@ -53,8 +59,13 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
         ids = getattr(source, "eos_token_id", None)
         found.update(ids if isinstance(ids, list) else [ids] if ids is not None else [])
     if tokenizer.chat_template:
-        turn = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
-        tail = tokenizer.apply_chat_template(turn, tokenize=False).rpartition("answer")[2]
+        turn = [
+            {"role": "user", "content": "question"},
+            {"role": "assistant", "content": "answer"},
+        ]
+        tail = tokenizer.apply_chat_template(turn, tokenize=False).rpartition("answer")[
+            2
+        ]
         closing = tokenizer(tail, add_special_tokens=False)["input_ids"][:1]
         found.update(set(closing) & set(tokenizer.all_special_ids))
     return found

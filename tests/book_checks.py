@@ -16,10 +16,28 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
-HEADINGS = ["## Objectives", "## What goes wrong", "## Exercises", "## Summary", "## References"]
-EXEMPTIONS = {"nbval-skip", "nbval-ignore-output", "nbval-raises-exception", "raises-exception"}
-MARKERS = ("NBVAL_SKIP", "NBVAL_IGNORE_OUTPUT", "NBVAL_RAISES_EXCEPTION", "PYTEST_VALIDATE_IGNORE_OUTPUT")
-EXEMPT: dict[tuple[str, str], str] = {}  # (chapter's file name, cell's first line) -> why nbval need not compare it
+HEADINGS = [
+    "## Objectives",
+    "## What goes wrong",
+    "## Exercises",
+    "## Summary",
+    "## References",
+]
+EXEMPTIONS = {
+    "nbval-skip",
+    "nbval-ignore-output",
+    "nbval-raises-exception",
+    "raises-exception",
+}
+MARKERS = (
+    "NBVAL_SKIP",
+    "NBVAL_IGNORE_OUTPUT",
+    "NBVAL_RAISES_EXCEPTION",
+    "PYTEST_VALIDATE_IGNORE_OUTPUT",
+)
+EXEMPT: dict[
+    tuple[str, str], str
+] = {}  # (chapter's file name, cell's first line) -> why nbval need not compare it
 
 Notebook = dict[str, Any]
 Cell = dict[str, Any]
@@ -34,7 +52,9 @@ def read(path: Path) -> Notebook:
 
 
 def source(cell: Cell) -> str:
-    return cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+    return (
+        cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+    )
 
 
 def cells(notebook: Notebook, kind: str) -> list[Cell]:
@@ -58,6 +78,7 @@ def headings(cell: Cell) -> list[str]:
 
 # Execution and nbval
 
+
 def executed(notebook: Notebook) -> list[str]:
     """Every code cell was run, from the first to the last, in a fresh kernel and without an error."""
     found = []
@@ -65,23 +86,33 @@ def executed(notebook: Notebook) -> list[str]:
         if not source(cell).strip():
             found.append(f"code cell {count} is empty")
         if cell["execution_count"] != count:
-            found.append(f"{where(cell)} has execution count {cell['execution_count']}, not {count}: run all cells afresh")
+            found.append(
+                f"{where(cell)} has execution count {cell['execution_count']}, not {count}: run all cells afresh"
+            )
         if any(output["output_type"] == "error" for output in cell["outputs"]):
             found.append(f"{where(cell)} has stored an error")
     return found
 
 
-def compared(notebook: Notebook, chapter: str = "", exempt: dict[tuple[str, str], str] = EXEMPT) -> list[str]:
+def compared(
+    notebook: Notebook, chapter: str = "", exempt: dict[tuple[str, str], str] = EXEMPT
+) -> list[str]:
     """nbval compares every output, and what is stored can be compared."""
     found = []
     for cell in cells(notebook, "code"):
         first = source(cell).strip().partition("\n")[0]
-        marks = sorted(tags(cell) & EXEMPTIONS) + [m for m in MARKERS if m in source(cell)]
+        marks = sorted(tags(cell) & EXEMPTIONS) + [
+            m for m in MARKERS if m in source(cell)
+        ]
         if marks and not exempt.get((chapter, first)):
-            found.append(f"{where(cell)} is exempt from nbval ({', '.join(marks)}) without a reason in EXEMPT")
+            found.append(
+                f"{where(cell)} is exempt from nbval ({', '.join(marks)}) without a reason in EXEMPT"
+            )
         for output in cell["outputs"]:
             if output.get("name") == "stderr":
-                found.append(f"{where(cell)} has stored standard error: silence the warning or the progress bar")
+                found.append(
+                    f"{where(cell)} has stored standard error: silence the warning or the progress bar"
+                )
             if re.search(r"\bat 0x[0-9a-f]{6,}", json.dumps(output)):
                 found.append(f"{where(cell)} prints an address in memory")
     return found
@@ -89,16 +120,28 @@ def compared(notebook: Notebook, chapter: str = "", exempt: dict[tuple[str, str]
 
 # Anatomy
 
+
 def anatomy(notebook: Notebook) -> list[str]:
     """One title; the headings that every chapter has, in order; a line on time and seeds."""
     found: list[str] = []
     lines = [line for cell in cells(notebook, "markdown") for line in headings(cell)]
-    if not lines or not lines[0].startswith("# ") or sum(line.startswith("# ") for line in lines) != 1:
+    if (
+        not lines
+        or not lines[0].startswith("# ")
+        or sum(line.startswith("# ") for line in lines) != 1
+    ):
         found.append("a chapter begins with its title, the only heading of level 1")
-    found += [f"the heading `{wanted}` is missing, or there twice" for wanted in HEADINGS if lines.count(wanted) != 1]
+    found += [
+        f"the heading `{wanted}` is missing, or there twice"
+        for wanted in HEADINGS
+        if lines.count(wanted) != 1
+    ]
     if not found and [line for line in lines if line in HEADINGS] != HEADINGS:
         found.append(f"the order of headings is {', '.join(HEADINGS)}")
-    if not any(re.search(r"^\*\*Time and seeds\.\*\* ", source(cell), re.M) for cell in cells(notebook, "markdown")):
+    if not any(
+        re.search(r"^\*\*Time and seeds\.\*\* ", source(cell), re.M)
+        for cell in cells(notebook, "markdown")
+    ):
         found.append("no line begins with `**Time and seeds.** `")
     return found
 
@@ -115,12 +158,21 @@ def exercises(notebook: Notebook) -> list[str]:
                 elif inside and line.startswith("### "):
                     current = line
                     solved[line] = False
-        elif current and tags(cell) & {"hide-cell", "hide-input"} and cell["execution_count"]:
+        elif (
+            current
+            and tags(cell) & {"hide-cell", "hide-input"}
+            and cell["execution_count"]
+        ):
             solved[current] = True
-    found = [f"`{line}` has no folded solution: a code cell tagged hide-cell or hide-input that was run"
-             for line, done in solved.items() if not done]
+    found = [
+        f"`{line}` has no folded solution: a code cell tagged hide-cell or hide-input that was run"
+        for line, done in solved.items()
+        if not done
+    ]
     if not 3 <= len(solved) <= 5:
-        found.append(f"there are {len(solved)} exercises, not three to five headings `### Exercise k`")
+        found.append(
+            f"there are {len(solved)} exercises, not three to five headings `### Exercise k`"
+        )
     for k, line in enumerate(solved, 1):
         if not re.match(rf"### Exercise {k}\b", line):
             found.append(f"`{line}` is not `### Exercise {k}`")
@@ -131,24 +183,41 @@ def images(notebook: Notebook) -> list[str]:
     """Every figure is a PNG whose alternative text says what it shows."""
     found = []
     for cell in cells(notebook, "code"):
-        kinds = {kind for output in cell["outputs"] for kind in output.get("data", {}) if kind.startswith("image/")}
+        kinds = {
+            kind
+            for output in cell["outputs"]
+            for kind in output.get("data", {})
+            if kind.startswith("image/")
+        }
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         if kinds and len(alt) < 30:
-            found.append(f"{where(cell)} draws without an alternative text of 30 characters in metadata mystnb.image.alt")
+            found.append(
+                f"{where(cell)} draws without an alternative text of 30 characters in metadata mystnb.image.alt"
+            )
         if kinds - {"image/png"}:
-            found.append(f"{where(cell)} draws {', '.join(sorted(kinds - {'image/png'}))}: nbval compares only PNG rightly")
+            found.append(
+                f"{where(cell)} draws {', '.join(sorted(kinds - {'image/png'}))}: nbval compares only PNG rightly"
+            )
     for cell in cells(notebook, "markdown"):
-        if re.search(r"!\[.{0,29}\]\(", source(cell)) or re.search(r"<img(?![^>]*alt=\"[^\"]{30,})", source(cell)):
-            found.append(f"{where(cell)} shows an image without an alternative text of 30 characters")
+        if re.search(r"!\[.{0,29}\]\(", source(cell)) or re.search(
+            r"<img(?![^>]*alt=\"[^\"]{30,})", source(cell)
+        ):
+            found.append(
+                f"{where(cell)} shows an image without an alternative text of 30 characters"
+            )
     return found
 
 
 # Code and prose that cannot drift
 
+
 def trees(notebook: Notebook) -> Iterator[tuple[Cell, ast.Module]]:
     """The parsed code cells, IPython's own syntax aside."""
     for cell in cells(notebook, "code"):
-        yield cell, ast.parse(re.sub(r"^[ \t]*[%!].*$", "pass", source(cell), flags=re.M))
+        yield (
+            cell,
+            ast.parse(re.sub(r"^[ \t]*[%!].*$", "pass", source(cell), flags=re.M)),
+        )
 
 
 def imported(notebook: Notebook) -> tuple[dict[str, Any], list[str]]:
@@ -163,10 +232,19 @@ def imported(notebook: Notebook) -> tuple[dict[str, Any], list[str]]:
                         try:
                             module = importlib.import_module(alias.name)
                         except ImportError:
-                            found.append(f"{where(cell)} imports {alias.name}, which does not exist")
+                            found.append(
+                                f"{where(cell)} imports {alias.name}, which does not exist"
+                            )
                         else:
-                            names[alias.asname or "pfref"] = module if alias.asname else importlib.import_module("pfref")
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pfref":
+                            names[alias.asname or "pfref"] = (
+                                module
+                                if alias.asname
+                                else importlib.import_module("pfref")
+                            )
+            elif (
+                isinstance(node, ast.ImportFrom)
+                and (node.module or "").split(".")[0] == "pfref"
+            ):
                 for alias in node.names:
                     try:
                         module = importlib.import_module(node.module)
@@ -174,7 +252,9 @@ def imported(notebook: Notebook) -> tuple[dict[str, Any], list[str]]:
                             importlib.import_module(f"{node.module}.{alias.name}")
                         names[alias.asname or alias.name] = getattr(module, alias.name)
                     except ImportError:
-                        found.append(f"{where(cell)} imports {alias.name} from {node.module}, which does not have it")
+                        found.append(
+                            f"{where(cell)} imports {alias.name} from {node.module}, which does not have it"
+                        )
     return names, found
 
 
@@ -209,7 +289,10 @@ def bare(node: ast.AST) -> str:
     """A definition as parsed source, docstrings aside. Comments are no part of it."""
     node = ast.parse(ast.unparse(node)).body[0]
     for inner in ast.walk(node):
-        if isinstance(inner, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and ast.get_docstring(inner) is not None:
+        if (
+            isinstance(inner, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(inner) is not None
+        ):
             inner.body = inner.body[1:] or [ast.Pass()]
     return ast.dump(node)
 
@@ -219,9 +302,15 @@ def named(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name, node
-        for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
+        for target in (
+            node.targets
+            if isinstance(node, ast.Assign)
+            else [getattr(node, "target", None)]
+        ):
             for name in target.elts if isinstance(target, ast.Tuple) else [target]:
-                if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(name, ast.Name):
+                if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(
+                    name, ast.Name
+                ):
                     yield name.id, node
 
 
@@ -234,22 +323,33 @@ def package_definitions() -> dict[str, list[tuple[Path, ast.stmt]]]:
     return found
 
 
-def definitions(notebook: Notebook, package: dict[str, list[tuple[Path, ast.stmt]]] | None = None) -> list[str]:
+def definitions(
+    notebook: Notebook, package: dict[str, list[tuple[Path, ast.stmt]]] | None = None
+) -> list[str]:
     """A cell tagged `pfref-definition` repeats definitions of the package exactly."""
     package = package_definitions() if package is None else package
     found = []
     for cell, tree in trees(notebook):
         if "pfref-definition" not in tags(cell):
             continue
-        defined = [(name, node) for name, node in named(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)
-                   or name in package]
+        defined = [
+            (name, node)
+            for name, node in named(tree)
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) or name in package
+        ]
         if not defined:
-            found.append(f"{where(cell)} is tagged pfref-definition and defines nothing of pfref")
+            found.append(
+                f"{where(cell)} is tagged pfref-definition and defines nothing of pfref"
+            )
         for name, node in defined:
             if name not in package:
-                found.append(f"{where(cell)} is tagged pfref-definition, but pfref has no {name}")
+                found.append(
+                    f"{where(cell)} is tagged pfref-definition, but pfref has no {name}"
+                )
             elif bare(node) not in [bare(other) for _, other in package[name]]:
-                found.append(f"{where(cell)}: {name} is not as {package[name][0][0].relative_to(ROOT)} has it")
+                found.append(
+                    f"{where(cell)}: {name} is not as {package[name][0][0].relative_to(ROOT)} has it"
+                )
     return found
 
 
@@ -268,9 +368,16 @@ def shown(notebook: Notebook) -> tuple[dict[Path, set[int]], list[str]]:
                 for file, other in package.get(name, []):
                     if bare(node) == bare(other):
                         decorators = getattr(other, "decorator_list", [])
-                        cover(file, min([other.lineno, *(d.lineno for d in decorators)]), other.end_lineno or other.lineno)
+                        cover(
+                            file,
+                            min([other.lineno, *(d.lineno for d in decorators)]),
+                            other.end_lineno or other.lineno,
+                        )
         for node in ast.walk(tree):
-            if not (isinstance(node, ast.Call) and dotted(node.func) in ("show", "show.show")):
+            if not (
+                isinstance(node, ast.Call)
+                and dotted(node.func) in ("show", "show.show")
+            ):
                 continue
             for argument in node.args:
                 name = dotted(argument)
@@ -281,13 +388,21 @@ def shown(notebook: Notebook) -> tuple[dict[Path, set[int]], list[str]]:
                         thing = getattr(thing, part)
                     thing = inspect.unwrap(thing)
                     if isinstance(thing, ModuleType):
-                        cover(Path(inspect.getfile(thing)), 1, len(inspect.getsource(thing).splitlines()))
+                        cover(
+                            Path(inspect.getfile(thing)),
+                            1,
+                            len(inspect.getsource(thing).splitlines()),
+                        )
                     else:
                         text, start = inspect.getsourcelines(thing)
-                        cover(Path(inspect.getfile(thing)), start, start + len(text) - 1)
+                        cover(
+                            Path(inspect.getfile(thing)), start, start + len(text) - 1
+                        )
                 except (KeyError, AttributeError, TypeError, OSError):
-                    found.append(f"{where(cell)}: cannot tell what show({ast.unparse(argument)}) shows; give names that "
-                                 "the chapter imports from pfref")
+                    found.append(
+                        f"{where(cell)}: cannot tell what show({ast.unparse(argument)}) shows; give names that "
+                        "the chapter imports from pfref"
+                    )
     return lines, found
 
 
@@ -298,7 +413,8 @@ def shows(notebook: Notebook) -> list[str]:
 
 # Notation
 
-OPERATORS = set(r"""
+OPERATORS = set(
+    r"""
     \sum \prod \int \log \exp \max \min \arg \argmax \argmin \sup \inf \lim \sqrt \frac \tfrac \dfrac \binom \sin \cos \det
     \sim \propto \mid \cdot \cdots \ldots \dots \vdots \ddots \le \ge \leq \geq \ll \gg \ne \neq \approx \equiv \simeq
     \in \notin \subset \subseteq \cup \cap \setminus \emptyset \to \rightarrow \leftarrow \Rightarrow \Longrightarrow \iff
@@ -308,24 +424,60 @@ OPERATORS = set(r"""
     \textstyle \limits \nolimits \underbrace \overbrace \underset \overset \stackrel \substack \colon \coloneqq \ln \bmod
     \mod \pmod \tag \nonumber \notag \qquad \hline \div \perp \backslash \smash \overset \xrightarrow \oplus \longrightarrow
     \cong \prec \succ \diamond \bullet \dotsc \dotsb \Pr \boxed \rm
-    """.split())
-DECORATIONS = {r"\widehat": r"\hat", r"\widetilde": r"\tilde", r"\overline": r"\bar", r"\boldsymbol": r"\mathbf"} | {
-    name: name for name in (r"\hat", r"\bar", r"\tilde", r"\check", r"\dot", r"\mathbf", r"\mathbb", r"\mathcal",
-                            r"\mathscr", r"\mathfrak", r"\vec")}
+    """.split()
+)
+DECORATIONS = {
+    r"\widehat": r"\hat",
+    r"\widetilde": r"\tilde",
+    r"\overline": r"\bar",
+    r"\boldsymbol": r"\mathbf",
+} | {
+    name: name
+    for name in (
+        r"\hat",
+        r"\bar",
+        r"\tilde",
+        r"\check",
+        r"\dot",
+        r"\mathbf",
+        r"\mathbb",
+        r"\mathcal",
+        r"\mathscr",
+        r"\mathfrak",
+        r"\vec",
+    )
+}
 ALIASES = {r"\epsilon": r"\varepsilon", r"\phi": r"\varphi"}
-WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|texttt|mathrm|mathsf|mathtt|operatorname\*?|label|eqref|ref|tag|mbox|hspace"
-                   r"|vspace|color|begin|end)\s*\{[^{}]*\}(?:(?<=array\})\{[^{}]*\})?")
+WORDS = re.compile(
+    r"\\(?:text|textbf|textit|textrm|texttt|mathrm|mathsf|mathtt|operatorname\*?|label|eqref|ref|tag|mbox|hspace"
+    r"|vspace|color|begin|end)\s*\{[^{}]*\}(?:(?<=array\})\{[^{}]*\})?"
+)
 TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|.", re.S)
 
 
 def formulas(markdown: str) -> list[str]:
     """The LaTeX of a piece of markdown, code aside."""
-    text = re.sub(r"^(`{3,}|:{3,})\{math\}[^\n]*\n(?::\w+:[^\n]*\n)*(.*?)^\1", r"$$\2$$", markdown, flags=re.S | re.M)
-    text = re.sub(r"^(`{3,}|~{3,})(?!\{(?:prf|admonition|note|tip|warning)).*?^\1", "", text, flags=re.S | re.M)
+    text = re.sub(
+        r"^(`{3,}|:{3,})\{math\}[^\n]*\n(?::\w+:[^\n]*\n)*(.*?)^\1",
+        r"$$\2$$",
+        markdown,
+        flags=re.S | re.M,
+    )
+    text = re.sub(
+        r"^(`{3,}|~{3,})(?!\{(?:prf|admonition|note|tip|warning)).*?^\1",
+        "",
+        text,
+        flags=re.S | re.M,
+    )
     text = re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", text, flags=re.S)
     found = re.findall(r"(?<!\\)\$\$(.+?)\$\$", text, re.S)
     text = re.sub(r"(?<!\\)\$\$.+?\$\$", "", text, flags=re.S)
-    found += [m[1] for m in re.findall(r"\\begin\{((?:align|equation|gather)\*?)\}(.+?)\\end\{\1\}", text, re.S)]
+    found += [
+        m[1]
+        for m in re.findall(
+            r"\\begin\{((?:align|equation|gather)\*?)\}(.+?)\\end\{\1\}", text, re.S
+        )
+    ]
     return found + re.findall(r"(?<!\\)\$((?:\\.|[^$\\])+?)\$", text, re.S)
 
 
@@ -355,7 +507,13 @@ def listed(page: str) -> set[str]:
     found: set[str] = set()
     for line in page.splitlines():
         if line.startswith(("| ", "Bound indices")):
-            found |= {s for tex in formulas(line.split("|")[1] if line.startswith("|") else line) for s in symbols(tex)}
+            found |= {
+                s
+                for tex in formulas(
+                    line.split("|")[1] if line.startswith("|") else line
+                )
+                for s in symbols(tex)
+            }
     return found
 
 
@@ -365,27 +523,50 @@ def notation(text: str, known: set[str]) -> list[str]:
     for tex in formulas(text):
         for symbol in symbols(tex) - known:
             found.setdefault(symbol, tex)
-    return [f"{symbol} in `{' '.join(tex.split())[:80]}` is not on the notation page" for symbol, tex in sorted(found.items())]
+    return [
+        f"{symbol} in `{' '.join(tex.split())[:80]}` is not on the notation page"
+        for symbol, tex in sorted(found.items())
+    ]
 
 
 def notation_of(notebook: Notebook, known: set[str]) -> list[str]:
-    return notation("\n\n".join(source(cell) for cell in cells(notebook, "markdown")), known)
+    return notation(
+        "\n\n".join(source(cell) for cell in cells(notebook, "markdown")), known
+    )
 
 
 # The book as a whole
 
+
 def contents(toc: dict[str, Any]) -> list[str]:
     """The files that _toc.yml names, without suffix."""
-    return [toc["root"]] + [chapter["file"] for part in toc.get("parts", []) for chapter in part.get("chapters", [])]
+    return [toc["root"]] + [
+        chapter["file"]
+        for part in toc.get("parts", [])
+        for chapter in part.get("chapters", [])
+    ]
 
 
 def toc_complaints(toc: dict[str, Any], root: Path = ROOT) -> list[str]:
     """The table of contents lists exactly the pages that exist."""
-    there = {str(p.relative_to(root).with_suffix("")) for kind in ("*.ipynb", "*.md") for p in (root / "book").glob(kind)}
+    there = {
+        str(p.relative_to(root).with_suffix(""))
+        for kind in ("*.ipynb", "*.md")
+        for p in (root / "book").glob(kind)
+    }
     names = contents(toc)
-    return ([f"_toc.yml does not list {name}" for name in sorted(there - set(names))]
-            + [f"_toc.yml lists {name}, which does not exist" for name in names if name not in there]
-            + [f"_toc.yml lists {name} twice" for name in sorted({n for n in names if names.count(n) > 1})])
+    return (
+        [f"_toc.yml does not list {name}" for name in sorted(there - set(names))]
+        + [
+            f"_toc.yml lists {name}, which does not exist"
+            for name in names
+            if name not in there
+        ]
+        + [
+            f"_toc.yml lists {name} twice"
+            for name in sorted({n for n in names if names.count(n) > 1})
+        ]
+    )
 
 
 def named_tests(page: str, root: Path = ROOT) -> list[str]:
@@ -393,6 +574,8 @@ def named_tests(page: str, root: Path = ROOT) -> list[str]:
     found = []
     for file, name in re.findall(r"`(tests/\w+\.py)::(\w+)`", page):
         path = root / file
-        if not path.is_file() or not re.search(rf"^def {name}\(", path.read_text(encoding="utf-8"), re.M):
+        if not path.is_file() or not re.search(
+            rf"^def {name}\(", path.read_text(encoding="utf-8"), re.M
+        ):
             found.append(f"there is no test {file}::{name}")
     return found

@@ -20,12 +20,19 @@ CORE = ["weights", "resampling", "smc", "statespace", "cache", "lm", "prm", "rea
 def countable(text: str) -> set[int]:
     """The numbers of the lines that a reader should meet."""
     tree = ast.parse(text)
-    skipped = {line for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)
-               for line in range(node.lineno, node.end_lineno + 1)}
+    skipped = {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for line in range(node.lineno, node.end_lineno + 1)
+    }
     if ast.get_docstring(tree) is not None:
         skipped |= set(range(1, tree.body[0].end_lineno + 1))
-    return {number for number, line in enumerate(text.splitlines(), 1)
-            if line.strip() and not line.strip().startswith("#")} - skipped
+    return {
+        number
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.strip() and not line.strip().startswith("#")
+    } - skipped
 
 
 def spans(lines: set[int], text: str) -> list[str]:
@@ -41,7 +48,9 @@ def spans(lines: set[int], text: str) -> list[str]:
     return [str(first) if first == last else f"{first}-{last}" for first, last in found]
 
 
-def coverage(notebooks: list[Notebook], files: list[Path]) -> dict[Path, tuple[set[int], set[int]]]:
+def coverage(
+    notebooks: list[Notebook], files: list[Path]
+) -> dict[Path, tuple[set[int], set[int]]]:
     """For each file its countable lines, and those of them that the notebooks show."""
     seen: dict[Path, set[int]] = {}
     for notebook in notebooks:
@@ -55,20 +64,40 @@ def coverage(notebooks: list[Notebook], files: list[Path]) -> dict[Path, tuple[s
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="all modules, not only those whose every line the book develops")
-    parser.add_argument("--minimum", type=float, default=0.0, help="exit with 1 if a module is below this percentage")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="all modules, not only those whose every line the book develops",
+    )
+    parser.add_argument(
+        "--minimum",
+        type=float,
+        default=0.0,
+        help="exit with 1 if a module is below this percentage",
+    )
     a = parser.parse_args(arguments)
     others = sorted(p.stem for p in (ROOT / "pfref").glob("*.py") if p.stem not in CORE)
     files = [ROOT / "pfref" / f"{name}.py" for name in CORE + (others if a.all else [])]
-    found = coverage([read(path) for path in chapters()], [file for file in files if file.is_file()])
+    found = coverage(
+        [read(path) for path in chapters()], [file for file in files if file.is_file()]
+    )
     shares = []
     for file, (lines, met) in found.items():
         shares.append(100 * len(met) / max(1, len(lines)))
         missing = ", ".join(spans(lines - met, file.read_text(encoding="utf-8")))
-        print(f"{file.stem:<12}{shares[-1]:>6.1f} %  {len(met):>4} of {len(lines):>4}  {'not shown: ' + missing if missing else ''}".rstrip())
-    met, lines = sum(len(m) for _, m in found.values()), sum(len(x) for x, _ in found.values())
-    print(f"{'together':<12}{100 * met / max(1, lines):>6.1f} %  {met:>4} of {lines:>4}")
+        print(
+            f"{file.stem:<12}{shares[-1]:>6.1f} %  {len(met):>4} of {len(lines):>4}  {'not shown: ' + missing if missing else ''}".rstrip()
+        )
+    met, lines = (
+        sum(len(m) for _, m in found.values()),
+        sum(len(x) for x, _ in found.values()),
+    )
+    print(
+        f"{'together':<12}{100 * met / max(1, lines):>6.1f} %  {met:>4} of {lines:>4}"
+    )
     return int(min(shares, default=100.0) < a.minimum)
 
 

@@ -9,7 +9,13 @@ from functools import lru_cache
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2Model,
+)
 
 from pfref.lm import LanguageModel, Proposal
 from pfref.prm import FAMILIES, RewardModel, new_head
@@ -21,26 +27,54 @@ FAMILY = FAMILIES["Qwen2ForProcessRewardModel"]
 
 
 def tokenizer_of(*extra: str) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.WordLevel({t: k for k, t in enumerate(["<e>", "\n\n", "a", "b", *extra])}, unk_token="a"))
+    tokenizer = Tokenizer(
+        models.WordLevel(
+            {t: k for k, t in enumerate(["<e>", "\n\n", "a", "b", *extra])},
+            unk_token="a",
+        )
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n|."), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<e>", additional_special_tokens=list(extra),
-                                   clean_up_tokenization_spaces=False,
-                                   chat_template="{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<e>",
+        additional_special_tokens=list(extra),
+        clean_up_tokenization_spaces=False,
+        chat_template="{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+    )
 
 
 @lru_cache
-def world(seed: int = 3, aggregation: str = "last") -> tuple[LanguageModel, RewardModel]:
+def world(
+    seed: int = 3, aggregation: str = "last"
+) -> tuple[LanguageModel, RewardModel]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-                     num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3)
-        lm = LlamaForCausalLM(LlamaConfig(vocab_size=4, eos_token_id=END, bos_token_id=None, **sizes))
+        sizes = dict(
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            initializer_range=0.3,
+        )
+        lm = LlamaForCausalLM(
+            LlamaConfig(vocab_size=4, eos_token_id=END, bos_token_id=None, **sizes)
+        )
         body, head = Qwen2Model(Qwen2Config(vocab_size=5, **sizes)), new_head(16)
         for p in head.parameters():
             nn.init.normal_(p, std=0.4)
-    return (LanguageModel(lm.eval().requires_grad_(False), tokenizer_of()),
-            RewardModel(body.eval().requires_grad_(False), head.eval().requires_grad_(False), tokenizer_of("<extra_0>"), FAMILY, aggregation))
+    return (
+        LanguageModel(lm.eval().requires_grad_(False), tokenizer_of()),
+        RewardModel(
+            body.eval().requires_grad_(False),
+            head.eval().requires_grad_(False),
+            tokenizer_of("<extra_0>"),
+            FAMILY,
+            aggregation,
+        ),
+    )
 
 
 @dataclass
@@ -50,7 +84,9 @@ class Path:
     z: tuple[float, ...]  # log-odds after each step; an end token alone is no new step
 
 
-def split(tokens: tuple[int, ...], proposal: Proposal) -> tuple[tuple[int, ...], ...] | None:
+def split(
+    tokens: tuple[int, ...], proposal: Proposal
+) -> tuple[tuple[int, ...], ...] | None:
     """The steps of a complete sequence; None if a limit cuts it."""
     steps, current = [], ()
     for token in tokens:
@@ -66,22 +102,41 @@ def split(tokens: tuple[int, ...], proposal: Proposal) -> tuple[tuple[int, ...],
 
 
 @torch.no_grad()
-def enumerate_paths(lm: LanguageModel, prm: RewardModel, proposal: Proposal = PROPOSAL, problem: str = PROBLEM,
-                    temperature: float | None = None) -> list[Path]:
+def enumerate_paths(
+    lm: LanguageModel,
+    prm: RewardModel,
+    proposal: Proposal = PROPOSAL,
+    problem: str = PROBLEM,
+    temperature: float | None = None,
+) -> list[Path]:
     """Every complete solution within the limits, with its probability and scores by full forward passes."""
     prompt = lm.prompt(problem)
     found, frontier = [], [((), 0.0)]
     for _ in range(proposal.max_tokens):
         ids = torch.tensor([prompt + list(tokens) for tokens, _ in frontier])
-        log_p = torch.log_softmax(lm.model(input_ids=ids).logits[:, -1].double() / (temperature or proposal.temperature), -1)
-        grown = [(tokens + (k,), log + float(row[k])) for (tokens, log), row in zip(frontier, log_p, strict=True) for k in range(4)]
+        log_p = torch.log_softmax(
+            lm.model(input_ids=ids).logits[:, -1].double()
+            / (temperature or proposal.temperature),
+            -1,
+        )
+        grown = [
+            (tokens + (k,), log + float(row[k]))
+            for (tokens, log), row in zip(frontier, log_p, strict=True)
+            for k in range(4)
+        ]
         found += [(tokens, log) for tokens, log in grown if tokens[-1] == END]
         frontier = [(tokens, log) for tokens, log in grown if tokens[-1] != END]
-    complete = [(steps, log) for tokens, log in found if (steps := split(tokens, proposal)) is not None]
+    complete = [
+        (steps, log)
+        for tokens, log in found
+        if (steps := split(tokens, proposal)) is not None
+    ]
     return [Path(steps, log, scores(prm, steps, problem)) for steps, log in complete]
 
 
-def scores(prm: RewardModel, steps: tuple[tuple[int, ...], ...], problem: str) -> tuple[float, ...]:
+def scores(
+    prm: RewardModel, steps: tuple[tuple[int, ...], ...], problem: str
+) -> tuple[float, ...]:
     """Each prefix's log-odds from one pass over the whole text."""
     ids, z = prm.prompt(problem), []
     for k, step in enumerate(steps):

@@ -19,29 +19,160 @@ NBVAL = ["--nbval", "--nbval-current-env"]
 
 # what is broken, file, the line's text, its replacement, the check
 BREAKS = [
-    ("evidence forgotten at resampling", "smc.py", "last.log_evidence[:, None], log_weights)", "0.0, log_weights)", "tests/test_exact.py"),
-    ("resampling after the last step", "smc.py", "due = active.any(1) & (ess", "due = (ess", "tests/test_filter_mistakes.py"),
-    ("caches not forked", "lm.py", "p.cache.fork(p.parents, active)", "p.cache.fork(torch.arange(p.rows, device=self.device), active)",
-     "tests/test_exact.py"),
-    ("temperature left out", "lm.py", "logits.float() / temperature", "logits.float()", "tests/test_exact.py"),
-    ("a particle cut short counts as complete", "reasoning.py", "torch.where(state.population.truncated, -torch.inf, log_g)", "log_g", "tests/test_exact.py"),
-    ("finished particles weighed again", "reasoning.py", "weighed = state.moved |", "weighed = state.moved | state.finished |", "tests/test_exact.py"),
-    ("a row sees one token too few", "cache.py", "device=ids.device) <= position", "device=ids.device) < position", "tests/test_exact.py"),
-    ("swapped rows keep their lengths", "cache.py", "for tensor in (self.lengths, self.particle,", "for tensor in (self.particle,", "tests/test_cache.py"),
-    ("a copied row loses its last tokens", "cache.py", "held = min(buffer.shape[1], capacity)", "held = min(buffer.shape[1], capacity) - CHUNK", "tests/test_cache.py"),
-    ("each batch begins its sources anew", "solver.py", "system), sources[part])", "system), sources[:len(texts[part])])", "tests/test_solve.py"),
-    ("uniforms shared by all populations", "randomness.py", "return [generator(seed, population) for", "return [generator(seed) for", "tests/test_exact.py"),
-    ("log-odds from a rounded probability", "prm.py", "        return logits[:, 1] - logits[:, 0]", "        return torch.logit(torch.softmax(logits.bfloat16(), -1)[:, 1].float(), 1e-6)", "tests/test_prm.py"),
-    ("the first step's separator left out", "prm.py", '["input_ids"] + [self.separator]', '["input_ids"] + [self.separator][first:]', "tests/test_prm.py"),
-    ("effective sample size of cubes", "weights.py", ".square().sum(-1)", ".pow(3).sum(-1)", "book/03_importance_sampling.ipynb"),
-    ("mean weight without its N", "weights.py", " - math.log(log_weights.shape[-1])", "", "book/03_importance_sampling.ipynb"),
-    ("forward algorithm without its transition", "statespace.py", "predicted = filtered[-1] @ self.transition", "predicted = filtered[-1]", "book/02_state_space.ipynb"),
-    ("smoother's gain transposed", "statespace.py", "means[-1] - self.transition @ mean", "means[-1] - mean", "book/02_state_space.ipynb"),
-    ("residual copies not taken", "resampling.py", "torch.where(slot < copies.sum(-1, keepdim=True), certain, drawn)", "drawn", "book/04_resampling.ipynb"),
-    ("systematic with fresh uniforms", "resampling.py", "uniforms[..., :1].expand_as(uniforms)", "uniforms", "book/04_resampling.ipynb"),
-    ("the first box is read, not the last", "answers.py", 'start = text.rfind("\\\\boxed{")\n', 'start = text.find("\\\\boxed{")\n', "book/01_scaling.ipynb"),
-    ("the product's odds without its complement", "prm.py", "return log_r - torch.log(-torch.expm1(log_r))", "return log_r", "book/08_reward_models.ipynb"),
-    ("lineage one generation short", "smc.py", "reversed(self.steps[:-1])", "reversed(self.steps[1:])", "book/05_particle_filter.ipynb"),
+    (
+        "evidence forgotten at resampling",
+        "smc.py",
+        "last.log_evidence[:, None], log_weights)",
+        "0.0, log_weights)",
+        "tests/test_exact.py",
+    ),
+    (
+        "resampling after the last step",
+        "smc.py",
+        "due = active.any(1) & (ess",
+        "due = (ess",
+        "tests/test_filter_mistakes.py",
+    ),
+    (
+        "caches not forked",
+        "lm.py",
+        "p.cache.fork(p.parents, active)",
+        "p.cache.fork(torch.arange(p.rows, device=self.device), active)",
+        "tests/test_exact.py",
+    ),
+    (
+        "temperature left out",
+        "lm.py",
+        "logits.float() / temperature",
+        "logits.float()",
+        "tests/test_exact.py",
+    ),
+    (
+        "a particle cut short counts as complete",
+        "reasoning.py",
+        "torch.where(state.population.truncated, -torch.inf, log_g)",
+        "log_g",
+        "tests/test_exact.py",
+    ),
+    (
+        "finished particles weighed again",
+        "reasoning.py",
+        "weighed = state.moved |",
+        "weighed = state.moved | state.finished |",
+        "tests/test_exact.py",
+    ),
+    (
+        "a row sees one token too few",
+        "cache.py",
+        "device=ids.device) <= position",
+        "device=ids.device) < position",
+        "tests/test_exact.py",
+    ),
+    (
+        "swapped rows keep their lengths",
+        "cache.py",
+        "for tensor in (self.lengths, self.particle,",
+        "for tensor in (self.particle,",
+        "tests/test_cache.py",
+    ),
+    (
+        "a copied row loses its last tokens",
+        "cache.py",
+        "held = min(buffer.shape[1], capacity)",
+        "held = min(buffer.shape[1], capacity) - CHUNK",
+        "tests/test_cache.py",
+    ),
+    (
+        "each batch begins its sources anew",
+        "solver.py",
+        "system), sources[part])",
+        "system), sources[:len(texts[part])])",
+        "tests/test_solve.py",
+    ),
+    (
+        "uniforms shared by all populations",
+        "randomness.py",
+        "return [generator(seed, population) for",
+        "return [generator(seed) for",
+        "tests/test_exact.py",
+    ),
+    (
+        "log-odds from a rounded probability",
+        "prm.py",
+        "        return logits[:, 1] - logits[:, 0]",
+        "        return torch.logit(torch.softmax(logits.bfloat16(), -1)[:, 1].float(), 1e-6)",
+        "tests/test_prm.py",
+    ),
+    (
+        "the first step's separator left out",
+        "prm.py",
+        '["input_ids"] + [self.separator]',
+        '["input_ids"] + [self.separator][first:]',
+        "tests/test_prm.py",
+    ),
+    (
+        "effective sample size of cubes",
+        "weights.py",
+        ".square().sum(-1)",
+        ".pow(3).sum(-1)",
+        "book/03_importance_sampling.ipynb",
+    ),
+    (
+        "mean weight without its N",
+        "weights.py",
+        " - math.log(log_weights.shape[-1])",
+        "",
+        "book/03_importance_sampling.ipynb",
+    ),
+    (
+        "forward algorithm without its transition",
+        "statespace.py",
+        "predicted = filtered[-1] @ self.transition",
+        "predicted = filtered[-1]",
+        "book/02_state_space.ipynb",
+    ),
+    (
+        "smoother's gain transposed",
+        "statespace.py",
+        "means[-1] - self.transition @ mean",
+        "means[-1] - mean",
+        "book/02_state_space.ipynb",
+    ),
+    (
+        "residual copies not taken",
+        "resampling.py",
+        "torch.where(slot < copies.sum(-1, keepdim=True), certain, drawn)",
+        "drawn",
+        "book/04_resampling.ipynb",
+    ),
+    (
+        "systematic with fresh uniforms",
+        "resampling.py",
+        "uniforms[..., :1].expand_as(uniforms)",
+        "uniforms",
+        "book/04_resampling.ipynb",
+    ),
+    (
+        "the first box is read, not the last",
+        "answers.py",
+        'start = text.rfind("\\\\boxed{")\n',
+        'start = text.find("\\\\boxed{")\n',
+        "book/01_scaling.ipynb",
+    ),
+    (
+        "the product's odds without its complement",
+        "prm.py",
+        "return log_r - torch.log(-torch.expm1(log_r))",
+        "return log_r",
+        "book/08_reward_models.ipynb",
+    ),
+    (
+        "lineage one generation short",
+        "smc.py",
+        "reversed(self.steps[:-1])",
+        "reversed(self.steps[1:])",
+        "book/05_particle_filter.ipynb",
+    ),
 ]
 
 
@@ -51,22 +182,49 @@ def seen(file: str, line: str, replacement: str, check: str) -> bool:
         for part in ("pfref", "tests", "book", "pyproject.toml"):
             original, target = ROOT / part, Path(folder, part)
             if original.is_dir():
-                shutil.copytree(original, target, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+                shutil.copytree(
+                    original,
+                    target,
+                    ignore=shutil.ignore_patterns("__pycache__", "_build"),
+                )
             else:
                 shutil.copy(original, target)
         broken = Path(folder, "pfref", file)
         text = broken.read_text()
         if text.count(line) != 1:
-            sys.exit(f"pfref/{file} holds {line!r} {text.count(line)} times, not once: mend the list of breaks")
+            sys.exit(
+                f"pfref/{file} holds {line!r} {text.count(line)} times, not once: mend the list of breaks"
+            )
         broken.write_text(text.replace(line, replacement))
         chapter = check.endswith(".ipynb")
         options = NBVAL if chapter else ["-x"]
-        run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", *options, check], cwd=folder,
-                             env=os.environ | {"PYTHONPATH": folder, "TQDM_DISABLE": "1"}, capture_output=True, text=True)
+        run = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-rf",
+                "-p",
+                "no:cacheprovider",
+                *options,
+                check,
+            ],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": folder, "TQDM_DISABLE": "1"},
+            capture_output=True,
+            text=True,
+        )
         failed = re.findall(r"^FAILED (.*)", run.stdout, re.M)
         if chapter:
-            sources = [source(cell) for cell in cells(read(Path(folder, check)), "code")]
-            numbers = [int(number) for line in failed for number in re.findall(r"::Cell (\d+)", line)]
+            sources = [
+                source(cell) for cell in cells(read(Path(folder, check)), "code")
+            ]
+            numbers = [
+                int(number)
+                for line in failed
+                for number in re.findall(r"::Cell (\d+)", line)
+            ]
             failed = [number for number in numbers if "show(" not in sources[number]]
         return bool(failed)
 
@@ -76,7 +234,10 @@ def main() -> int:
     for what, file, line, replacement, check in BREAKS:
         found = seen(file, line, replacement, check)
         unseen += not found
-        print(f"{'seen  ' if found else 'MISSED'}  {what} (pfref/{file}) by {check}", flush=True)
+        print(
+            f"{'seen  ' if found else 'MISSED'}  {what} (pfref/{file}) by {check}",
+            flush=True,
+        )
     return int(unseen > 0)
 
 

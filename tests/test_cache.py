@@ -19,11 +19,22 @@ GARBAGE = 1e4  # large enough to change any output that looks at it, small enoug
 def model_named(name: str) -> nn.Module:
     if name == "minimath-small":
         return LanguageModel.load(name).model
-    sizes = dict(vocab_size=V, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-                 num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.3)
+    sizes = dict(
+        vocab_size=V,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        kind, config = {"llama": (LlamaForCausalLM, LlamaConfig), "qwen2": (Qwen2ForCausalLM, Qwen2Config)}[name]
+        kind, config = {
+            "llama": (LlamaForCausalLM, LlamaConfig),
+            "qwen2": (Qwen2ForCausalLM, Qwen2Config),
+        }[name]
         return kind(config(**sizes)).eval().requires_grad_(False)
 
 
@@ -46,7 +57,9 @@ def poison(cache: RaggedCache) -> None:
         buffer[beyond] = GARBAGE
 
 
-def feed(model: nn.Module, cache: RaggedCache, pieces: list[list[int]], padding: int = 0) -> Tensor:
+def feed(
+    model: nn.Module, cache: RaggedCache, pieces: list[list[int]], padding: int = 0
+) -> Tensor:
     """Extend the first len(pieces) slots by unequal pieces; the padding is written with a token of our choice."""
     width = max(map(len, pieces))
     ids = torch.tensor([piece + [padding] * (width - len(piece)) for piece in pieces])
@@ -65,10 +78,17 @@ def test_ragged_rows_equal_full_forward_passes(name: str) -> None:
         out = feed(model, cache, pieces, padding=rng.randrange(V))
         for r, piece in enumerate(pieces):
             rows[r] += piece
-            logits[r] += out[r, :len(piece)]
-    assert cache.lengths.tolist() == [len(row) for row in rows] and len(set(cache.lengths.tolist())) > 1
+            logits[r] += out[r, : len(piece)]
+    assert (
+        cache.lengths.tolist() == [len(row) for row in rows]
+        and len(set(cache.lengths.tolist())) > 1
+    )
     assert cache.capacity > 3 * CHUNK and cache.capacity % CHUNK == 0
-    assert cache.tokens == sum(map(len, rows)) and cache.calls == 9 and cache.get_seq_length() == max(map(len, rows))
+    assert (
+        cache.tokens == sum(map(len, rows))
+        and cache.calls == 9
+        and cache.get_seq_length() == max(map(len, rows))
+    )
     for row, found in zip(rows, logits, strict=True):
         assert close(torch.stack(found), full(model, row))
 
@@ -79,7 +99,9 @@ def test_one_token_at_a_time(name: str) -> None:
     model = model_named(name)
     row = [random.Random(2).randrange(V) for _ in range(3 * CHUNK + 2)]
     cache = RaggedCache(1)
-    found = torch.cat([cache.extend(model, torch.tensor([[token]])).logits[0] for token in row])
+    found = torch.cat(
+        [cache.extend(model, torch.tensor([[token]])).logits[0] for token in row]
+    )
     assert close(found, full(model, row))
     assert cache.tokens == cache.calls == len(row)
 
@@ -88,13 +110,16 @@ def test_one_token_at_a_time(name: str) -> None:
 def test_padding_is_never_seen() -> None:
     """Neither another padding token nor large numbers beyond the rows' ends change a digit."""
     model, rng = model_named("llama"), random.Random(3)
-    pieces = [[[rng.randrange(V) for _ in range(rng.randint(1, 7))] for _ in range(4)] for _ in range(5)]
+    pieces = [
+        [[rng.randrange(V) for _ in range(rng.randint(1, 7))] for _ in range(4)]
+        for _ in range(5)
+    ]
 
     def run(padding: int, poisoned: bool) -> list[Tensor]:
         cache, found = RaggedCache(4), []
         for step in pieces:
             out = feed(model, cache, step, padding)
-            found += [out[r, :len(piece)] for r, piece in enumerate(step)]
+            found += [out[r, : len(piece)] for r, piece in enumerate(step)]
             if poisoned:
                 poison(cache)
         return found
@@ -111,7 +136,10 @@ def test_other_slots_are_left_alone() -> None:
     feed(model, cache, [[1, 2, 3], [4], [5, 6], [7, 8, 9, 10]])
     before = [buffer[2:].clone() for buffer in (*cache.keys, *cache.values)]
     feed(model, cache, [[11], [12, 13]])
-    after = [buffer[2:, :b.shape[1]] for buffer, b in zip((*cache.keys, *cache.values), before, strict=True)]
+    after = [
+        buffer[2:, : b.shape[1]]
+        for buffer, b in zip((*cache.keys, *cache.values), before, strict=True)
+    ]
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
     assert cache.lengths.tolist() == [4, 3, 2, 4]
 
@@ -122,11 +150,19 @@ def test_fork_copies_by_ancestor_and_frees_the_rest() -> None:
     rows = [[1, 2, 3], [4], [5, 6], [7, 8, 9, 10]]
     feed(model, cache, rows)
     large = cache.bytes
-    slots = cache.fork(torch.tensor([3, 3, 0, 2]), torch.tensor([True, False, True, True]), spare=4)
-    assert slots.tolist() == [3, 0, 2] and cache.particle.tolist() == [0, 2, 3] and cache.lengths.tolist() == [4, 3, 2]
+    slots = cache.fork(
+        torch.tensor([3, 3, 0, 2]), torch.tensor([True, False, True, True]), spare=4
+    )
+    assert (
+        slots.tolist() == [3, 0, 2]
+        and cache.particle.tolist() == [0, 2, 3]
+        and cache.lengths.tolist() == [4, 3, 2]
+    )
     assert cache.bytes == large * 3 // 4
     feed(model, cache, [[20], [21], [22]])  # copies are independent
-    slots = cache.fork(torch.tensor([0, 1, 0, 0]), torch.tensor([True, False, True, True]))
+    slots = cache.fork(
+        torch.tensor([0, 1, 0, 0]), torch.tensor([True, False, True, True])
+    )
     assert cache.lengths.tolist() == [5, 5, 5]
     out = feed(model, cache, [[23], [24], [25]])
     for found, token in zip(out[:, 0], (23, 24, 25), strict=True):
@@ -187,7 +223,9 @@ class Oracle:
 def test_any_sequence_of_moves_equals_the_oracle(name: str, seed: int) -> None:
     """Extensions of some first slots, swaps to the front, forks and drops in random order, garbage everywhere else."""
     model, rng, particles = model_named(name), random.Random(seed), 6
-    start = [[rng.randrange(V) for _ in range(rng.randint(1, 9))] for _ in range(particles)]
+    start = [
+        [rng.randrange(V) for _ in range(rng.randint(1, 9))] for _ in range(particles)
+    ]
     cache, oracle = RaggedCache(particles), Oracle([list(row) for row in start])
     feed(model, cache, start)
     fed, moves = sum(map(len, start)), {"extend": 0, "front": 0, "fork": 0}
@@ -197,26 +235,39 @@ def test_any_sequence_of_moves_equals_the_oracle(name: str, seed: int) -> None:
         moves[move] += 1
         if move == "extend":
             working = rng.randint(1, slots)
-            pieces = [[rng.randrange(V) for _ in range(rng.randint(1, 4))] for _ in range(working)]
+            pieces = [
+                [rng.randrange(V) for _ in range(rng.randint(1, 4))]
+                for _ in range(working)
+            ]
             out = feed(model, cache, pieces, padding=rng.randrange(V))
             fed += sum(map(len, pieces))
-            for m, piece, logits in zip(cache.particle[:working].tolist(), pieces, out, strict=True):
+            for m, piece, logits in zip(
+                cache.particle[:working].tolist(), pieces, out, strict=True
+            ):
                 oracle.rows[m] += piece
-                assert close(logits[:len(piece)], full(model, oracle.rows[m])[-len(piece):])
+                assert close(
+                    logits[: len(piece)], full(model, oracle.rows[m])[-len(piece) :]
+                )
         elif move == "front":
             working = rng.randint(1, slots)
             staying = torch.tensor([rng.random() < 0.6 for _ in range(working)])
             kept = set(cache.particle[:working][staying].tolist())
             new, old = cache.to_front(staying)
-            assert set(cache.particle[:len(kept)].tolist()) == kept
-            assert not set(new.tolist()) - set(range(working)) and sorted(new.tolist()) == sorted(old.tolist())
+            assert set(cache.particle[: len(kept)].tolist()) == kept
+            assert not set(new.tolist()) - set(range(working)) and sorted(
+                new.tolist()
+            ) == sorted(old.tolist())
         else:
             held = cache.particle.tolist()
             ancestors = torch.tensor([rng.choice(held) for _ in range(particles)])
             kept = torch.tensor([rng.random() < 0.8 for _ in range(particles)])
             kept[rng.randrange(particles)] = True
             cache.fork(ancestors, kept)
-            oracle.rows = {m: list(oracle.rows[int(ancestors[m])]) for m in range(particles) if kept[m]}
+            oracle.rows = {
+                m: list(oracle.rows[int(ancestors[m])])
+                for m in range(particles)
+                if kept[m]
+            }
         poison(cache)
         oracle.agrees(cache)
     assert min(moves.values()) > 0 and cache.tokens == fed

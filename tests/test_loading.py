@@ -12,7 +12,15 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from pfref import LanguageModel, UserError
-from pfref.loading import SHIPPED, best_device, best_dtype, context_of, load_tokenizer, load_weights, locate
+from pfref.loading import (
+    SHIPPED,
+    best_device,
+    best_dtype,
+    context_of,
+    load_tokenizer,
+    load_weights,
+    locate,
+)
 
 
 def refused(name: str | Path, match: str) -> None:
@@ -31,21 +39,39 @@ def test_a_shipped_name_and_its_folder_are_the_same_model() -> None:
     ids = torch.tensor([[5, 6, 7]])
     a, b = LanguageModel.load("minimath-small"), LanguageModel.load(SHIPPED / "small")
     assert torch.equal(a.model(input_ids=ids).logits, b.model(input_ids=ids).logits)
-    assert a.model.dtype == torch.float32 and not a.model.training and not any(p.requires_grad for p in a.model.parameters())
-    assert a.context == 512 and a.vocabulary == 134 and a.tokenizer.decode(list(a.end_tokens)) == "<|end|>"
+    assert (
+        a.model.dtype == torch.float32
+        and not a.model.training
+        and not any(p.requires_grad for p in a.model.parameters())
+    )
+    assert (
+        a.context == 512
+        and a.vocabulary == 134
+        and a.tokenizer.decode(list(a.end_tokens)) == "<|end|>"
+    )
 
 
 def test_dtype_is_as_asked() -> None:
-    assert LanguageModel.load("minimath-small", dtype=torch.float64).model.dtype == torch.float64
-    assert best_dtype(None, torch.device("cpu")) == torch.float32 and best_dtype(None, torch.device("cuda")) == torch.bfloat16
+    assert (
+        LanguageModel.load("minimath-small", dtype=torch.float64).model.dtype
+        == torch.float64
+    )
+    assert (
+        best_dtype(None, torch.device("cpu")) == torch.float32
+        and best_dtype(None, torch.device("cuda")) == torch.bfloat16
+    )
 
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "~/nothing-here", "../x/y"])
+@pytest.mark.parametrize(
+    "name", ["/no/such/folder", "./nothing", "~/nothing-here", "../x/y"]
+)
 def test_a_missing_folder(name: str) -> None:
     refused(name, "there is no model at")
 
 
-@pytest.mark.parametrize("name", ["minimath-huge", "nosuchmodel", "a/b/c", "a/", "/", "Qwen/", ""])
+@pytest.mark.parametrize(
+    "name", ["minimath-huge", "nosuchmodel", "a/b/c", "a/", "/", "Qwen/", ""]
+)
 def test_a_name_that_is_neither_path_nor_hub_id(name: str) -> None:
     refused(name, "there is no model at|is not a model folder")
 
@@ -86,20 +112,37 @@ def test_remote_code_is_not_run(folder: Path) -> None:
     """Code beside the weights stays asleep, whatever the configuration asks for."""
     (folder / "evil.py").write_text("raise SystemExit('run')\n")
     config = json.loads((folder / "config.json").read_text()) | {
-        "model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     refused(folder, "does not load|no tokenizer")
 
 
 def test_a_window_in_some_layers_is_refused(folder: Path) -> None:
     """The cache looks at everything: a model that must not is refused rather than run as another."""
-    shape = dict(vocab_size=134, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1)
-    windowed = Qwen2Config(use_sliding_window=True, sliding_window=8, max_window_layers=1, **shape)
+    shape = dict(
+        vocab_size=134,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    windowed = Qwen2Config(
+        use_sliding_window=True, sliding_window=8, max_window_layers=1, **shape
+    )
     Qwen2ForCausalLM(windowed).save_pretrained(folder)
-    with pytest.raises(UserError, match="layers of kind full_attention, sliding_attention"):
-        load_weights(AutoModelForCausalLM, locate(folder), torch.device("cpu"), torch.float32)
+    with pytest.raises(
+        UserError, match="layers of kind full_attention, sliding_attention"
+    ):
+        load_weights(
+            AutoModelForCausalLM, locate(folder), torch.device("cpu"), torch.float32
+        )
     Qwen2ForCausalLM(Qwen2Config(**shape)).save_pretrained(folder)
-    model = load_weights(AutoModelForCausalLM, locate(folder), torch.device("cpu"), torch.float32)
+    model = load_weights(
+        AutoModelForCausalLM, locate(folder), torch.device("cpu"), torch.float32
+    )
     assert context_of(model.config) == 32768  # a window that is not used bounds nothing
 
 
@@ -108,7 +151,11 @@ def test_the_tokenizer_is_as_its_file_has_it(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "qwen2"}
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer = load_tokenizer(locate(folder))
-    assert len(tokenizer) == 134 and tokenizer("Compute 3+4")["input_ids"] == load_tokenizer(locate("minimath-small"))("Compute 3+4")["input_ids"]
+    assert (
+        len(tokenizer) == 134
+        and tokenizer("Compute 3+4")["input_ids"]
+        == load_tokenizer(locate("minimath-small"))("Compute 3+4")["input_ids"]
+    )
 
 
 def test_devices() -> None:
@@ -123,6 +170,7 @@ def test_devices() -> None:
 
 # The hub
 
+
 def no_hub(monkeypatch, error: Exception) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -130,21 +178,40 @@ def no_hub(monkeypatch, error: Exception) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
 
 
-@pytest.mark.parametrize("error", [ConnectionError("no route\nto host"), TimeoutError("slow"), OSError("offline"), ValueError("?")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("no route\nto host"),
+        TimeoutError("slow"),
+        OSError("offline"),
+        ValueError("?"),
+    ],
+)
 def test_an_unreachable_hub(monkeypatch, error: Exception) -> None:
     no_hub(monkeypatch, error)
-    refused("nobody/nothing-of-this-name", f"hub cannot be reached .{type(error).__name__}.")
+    refused(
+        "nobody/nothing-of-this-name", f"hub cannot be reached .{type(error).__name__}."
+    )
 
 
 @pytest.mark.parametrize("kind", [GatedRepoError, RepositoryNotFoundError])
-def test_a_model_that_is_not_there_or_not_yours(monkeypatch, kind: type[Exception]) -> None:
+def test_a_model_that_is_not_there_or_not_yours(
+    monkeypatch, kind: type[Exception]
+) -> None:
     no_hub(monkeypatch, kind.__new__(kind))
-    refused("nobody/nothing-of-this-name", "has no model nobody/nothing-of-this-name that you may read")
+    refused(
+        "nobody/nothing-of-this-name",
+        "has no model nobody/nothing-of-this-name that you may read",
+    )
 
 
 def test_without_a_network_the_cache_serves(monkeypatch, folder: Path) -> None:
     no_hub(monkeypatch, ConnectionError())
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda hub_id, local_files_only, **_: str(folder))
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda hub_id, local_files_only, **_: str(folder),
+    )
     assert LanguageModel.load("somebody/model").vocabulary == 134
 
 

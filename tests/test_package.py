@@ -12,21 +12,36 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pfref"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-DATA = sorted(p for kind in ("*.jsonl", "*.safetensors", "*.json", "*.jinja") for p in (PACKAGE / "minimath").rglob(kind))
+DATA = sorted(
+    p
+    for kind in ("*.jsonl", "*.safetensors", "*.json", "*.jinja")
+    for p in (PACKAGE / "minimath").rglob(kind)
+)
 
 
-@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE))
+)
 def test_a_file_has_at_most_300_lines(file) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 300
 
 
-@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE))
+)
 def test_the_package_imports_itself_relatively_and_no_other_folder(file) -> None:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names = (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        )
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [node.module or ""]
-        assert not {name.split(".")[0] for name in names} & {"pfref", "book", "tests", "benchmarks"}
+        assert not {name.split(".")[0] for name in names} & {
+            "pfref",
+            "book",
+            "tests",
+            "benchmarks",
+        }
 
 
 def test_every_folder_with_code_is_packaged() -> None:
@@ -46,8 +61,21 @@ def test_a_wheel_holds_code_and_models(tmp_path) -> None:
         copy = tmp_path / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir",
-                    str(tmp_path / "out"), str(tmp_path)], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(tmp_path / "out"),
+            str(tmp_path),
+        ],
+        check=True,
+    )
     with zipfile.ZipFile(next((tmp_path / "out").glob("pfref-*.whl"))) as wheel:
         there = set(wheel.namelist())
     assert {str(file.relative_to(ROOT)) for file in [*MODULES, *DATA]} <= there

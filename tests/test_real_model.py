@@ -14,14 +14,27 @@ PROBLEM = "A bag holds 3 red and 5 blue marbles. Two marbles are drawn without r
 
 @pytest.fixture(scope="module")
 def lm() -> LanguageModel:
-    return LanguageModel.load(Path(os.environ["PFREF_WEIGHTS"]) / "smollm2-135m-instruct.gguf")
+    return LanguageModel.load(
+        Path(os.environ["PFREF_WEIGHTS"]) / "smollm2-135m-instruct.gguf"
+    )
 
 
 def test_solve_takes_steps_that_end_at_blank_lines(lm: LanguageModel) -> None:
     proposal = Proposal(temperature=0.8, max_step_tokens=200, max_tokens=500)
-    found = solve(PROBLEM, lm, RewardModel.load("minimath-prm"), 4, seed=1, proposal=proposal,
-                  system="Solve the problem step by step. Separate steps by blank lines.")
-    assert found.cost.prompt_tokens == len(lm.prompt(PROBLEM, "Solve the problem step by step. Separate steps by blank lines."))
+    found = solve(
+        PROBLEM,
+        lm,
+        RewardModel.load("minimath-prm"),
+        4,
+        seed=1,
+        proposal=proposal,
+        system="Solve the problem step by step. Separate steps by blank lines.",
+    )
+    assert found.cost.prompt_tokens == len(
+        lm.prompt(
+            PROBLEM, "Solve the problem step by step. Separate steps by blank lines."
+        )
+    )
     several = [p for p in found.particles if len(p.steps) > 1]
     assert several
     for particle in several:
@@ -41,4 +54,9 @@ def test_step_by_step_equals_one_full_forward(lm: LanguageModel) -> None:
     for slot, row in enumerate(population.cache.particle.tolist()):
         ids = torch.tensor([prompt + population.solution(row)])
         full = lm.model(input_ids=ids).logits[0, -1]
-        assert torch.allclose(population.logits[slot], full, atol=1e-3 * float(full.abs().max()), rtol=1e-4)
+        assert torch.allclose(
+            population.logits[slot],
+            full,
+            atol=1e-3 * float(full.abs().max()),
+            rtol=1e-4,
+        )

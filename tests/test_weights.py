@@ -23,39 +23,78 @@ def ordinary() -> Tensor:
 
 
 def test_log_mean_exp_is_the_log_of_the_mean_weight(ordinary: Tensor) -> None:
-    expected = [math.log(math.fsum(map(math.exp, row)) / 7) for row in ordinary.reshape(-1, 7).tolist()]
-    torch.testing.assert_close(log_mean_exp(ordinary), torch.tensor(expected, dtype=torch.float64).reshape(4, 5),
-                               rtol=1e-12, atol=1e-12)
+    expected = [
+        math.log(math.fsum(map(math.exp, row)) / 7)
+        for row in ordinary.reshape(-1, 7).tolist()
+    ]
+    torch.testing.assert_close(
+        log_mean_exp(ordinary),
+        torch.tensor(expected, dtype=torch.float64).reshape(4, 5),
+        rtol=1e-12,
+        atol=1e-12,
+    )
 
 
 def test_normalised_weights_are_shares_of_the_sum(ordinary: Tensor) -> None:
     plain = ordinary.exp()
-    torch.testing.assert_close(normalise(ordinary), plain / plain.sum(-1, keepdim=True), rtol=1e-12, atol=0)
-    torch.testing.assert_close(normalise(ordinary).sum(-1), torch.ones(4, 5, dtype=torch.float64), rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        normalise(ordinary), plain / plain.sum(-1, keepdim=True), rtol=1e-12, atol=0
+    )
+    torch.testing.assert_close(
+        normalise(ordinary).sum(-1),
+        torch.ones(4, 5, dtype=torch.float64),
+        rtol=1e-14,
+        atol=0,
+    )
 
 
-def test_effective_sample_size_is_the_squared_sum_over_the_sum_of_squares(ordinary: Tensor) -> None:
+def test_effective_sample_size_is_the_squared_sum_over_the_sum_of_squares(
+    ordinary: Tensor,
+) -> None:
     plain = ordinary.exp()
-    torch.testing.assert_close(effective_sample_size(ordinary), plain.sum(-1) ** 2 / plain.square().sum(-1),
-                               rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        effective_sample_size(ordinary),
+        plain.sum(-1) ** 2 / plain.square().sum(-1),
+        rtol=1e-12,
+        atol=0,
+    )
 
 
 @pytest.mark.parametrize("alive", range(1, 9))
 def test_effective_sample_size_counts_equal_weights(alive: int) -> None:
-    assert float(effective_sample_size(logs(*[-2.5] * alive, *[-INF] * (8 - alive)))) == pytest.approx(alive, rel=1e-12)
+    assert float(
+        effective_sample_size(logs(*[-2.5] * alive, *[-INF] * (8 - alive)))
+    ) == pytest.approx(alive, rel=1e-12)
 
 
 def test_effective_sample_size_lies_between_one_and_n() -> None:
     for scale in (0.0, 0.01, 1.0, 30.0, 1e4):
-        ess = effective_sample_size(scale * torch.randn(1000, 16, generator=generator(scale), dtype=torch.float64))
+        ess = effective_sample_size(
+            scale
+            * torch.randn(1000, 16, generator=generator(scale), dtype=torch.float64)
+        )
         assert ess.min() >= 1 - 1e-12 and ess.max() <= 16 + 1e-9
 
 
 @pytest.mark.parametrize("level", [-1e5, 1e5])
-def test_extreme_levels_change_nothing_but_the_level(ordinary: Tensor, level: float) -> None:
-    torch.testing.assert_close(log_mean_exp(ordinary + level) - level, log_mean_exp(ordinary), rtol=0, atol=1e-9)
-    torch.testing.assert_close(normalise(ordinary + level), normalise(ordinary), rtol=1e-9, atol=0)
-    torch.testing.assert_close(effective_sample_size(ordinary + level), effective_sample_size(ordinary), rtol=1e-9, atol=0)
+def test_extreme_levels_change_nothing_but_the_level(
+    ordinary: Tensor, level: float
+) -> None:
+    torch.testing.assert_close(
+        log_mean_exp(ordinary + level) - level,
+        log_mean_exp(ordinary),
+        rtol=0,
+        atol=1e-9,
+    )
+    torch.testing.assert_close(
+        normalise(ordinary + level), normalise(ordinary), rtol=1e-9, atol=0
+    )
+    torch.testing.assert_close(
+        effective_sample_size(ordinary + level),
+        effective_sample_size(ordinary),
+        rtol=1e-9,
+        atol=0,
+    )
 
 
 def test_one_weight_far_above_the_rest_takes_everything() -> None:
@@ -86,9 +125,15 @@ def test_a_dead_population_is_an_outcome_not_a_nan() -> None:
 
 def test_a_dead_population_leaves_its_neighbours_alone() -> None:
     batch = torch.stack([logs(-INF, -INF), logs(0.0, math.log(3.0)), logs(-1e5, -INF)])
-    assert log_mean_exp(batch).tolist() == pytest.approx([-INF, math.log(2.0), -1e5 - math.log(2.0)], abs=1e-9)
-    torch.testing.assert_close(normalise(batch), torch.stack([logs(0, 0), logs(0.25, 0.75), logs(1, 0)]))
-    torch.testing.assert_close(effective_sample_size(batch), logs(0.0, 1 / (0.25**2 + 0.75**2), 1.0))
+    assert log_mean_exp(batch).tolist() == pytest.approx(
+        [-INF, math.log(2.0), -1e5 - math.log(2.0)], abs=1e-9
+    )
+    torch.testing.assert_close(
+        normalise(batch), torch.stack([logs(0, 0), logs(0.25, 0.75), logs(1, 0)])
+    )
+    torch.testing.assert_close(
+        effective_sample_size(batch), logs(0.0, 1 / (0.25**2 + 0.75**2), 1.0)
+    )
 
 
 def test_a_population_of_one() -> None:
@@ -99,7 +144,9 @@ def test_a_population_of_one() -> None:
 
 @pytest.mark.parametrize("function", [log_mean_exp, normalise, effective_sample_size])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_float64_comes_out_and_the_arithmetic_is_float64(function, dtype: torch.dtype) -> None:
+def test_float64_comes_out_and_the_arithmetic_is_float64(
+    function, dtype: torch.dtype
+) -> None:
     """The input may be coarse. What is computed from it may not: equal to the same numbers given as float64."""
     given = torch.randn(3, 50, generator=generator("dtype")).to(dtype)
     found = function(given)

@@ -16,7 +16,9 @@ from PIL import Image
 def shrink(png: bytes) -> bytes:
     """The same picture with at most 256 colours; as it was if that is no smaller."""
     small = io.BytesIO()
-    picture = Image.open(io.BytesIO(png)).convert("RGB")  # opaque: dark pages keep a figure's white ground
+    picture = Image.open(io.BytesIO(png)).convert(
+        "RGB"
+    )  # opaque: dark pages keep a figure's white ground
     picture.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return min(png, small.getvalue(), key=len)
 
@@ -25,7 +27,11 @@ def joined(outputs: list[dict]) -> list[dict]:
     """Outputs in which neighbouring pieces of one stream are one."""
     found: list[dict] = []
     for output in outputs:
-        if found and output["output_type"] == "stream" and found[-1].get("name") == output["name"]:
+        if (
+            found
+            and output["output_type"] == "stream"
+            and found[-1].get("name") == output["name"]
+        ):
             found[-1]["text"] = "".join(found[-1]["text"]) + "".join(output["text"])
         else:
             found.append(output)
@@ -42,7 +48,9 @@ def main(files: list[str]) -> None:
                 if "image/png" in output.get("data", {}):
                     small = shrink(base64.b64decode(output["data"]["image/png"]))
                     output["data"]["image/png"] = base64.b64encode(small).decode()
-        file.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        file.write_text(
+            json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

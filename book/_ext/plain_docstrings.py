@@ -7,7 +7,9 @@ def plain(app, what, name, obj, options, lines):
     """The first paragraph becomes prose, and the rest a block of text."""
     end = lines.index("") if "" in lines else len(lines)
     first, rest = lines[:end], lines[end:]
-    lines[:] = [re.sub(r"([\\*_|])", r"\\\1", line).replace("`", "``").strip() for line in first]
+    lines[:] = [
+        re.sub(r"([\\*_|])", r"\\\1", line).replace("`", "``").strip() for line in first
+    ]
     if any(rest):
         lines += ["", ".. code-block:: text", "", *("   " + line for line in rest), ""]
 

@@ -9,11 +9,24 @@ import random
 
 from ..lm import LanguageModel, Proposal
 from ..randomness import generators
-from .problems import (DELIMITER, LEVELS, Operation, Problem, Program, apply, draw, evaluate, value_of,
-                       write_step, write_steps)
+from .problems import (
+    DELIMITER,
+    LEVELS,
+    Operation,
+    Problem,
+    Program,
+    apply,
+    draw,
+    evaluate,
+    value_of,
+    write_step,
+    write_steps,
+)
 from .pupils import slip
 
-Example = tuple[str, list[str], list[str]]  # problem, steps of a candidate, steps of the reference
+Example = tuple[
+    str, list[str], list[str]
+]  # problem, steps of a candidate, steps of the reference
 
 
 def unseen_problem(rng: random.Random, held_out: set[str]) -> tuple[Problem, Program]:
@@ -22,7 +35,14 @@ def unseen_problem(rng: random.Random, held_out: set[str]) -> tuple[Problem, Pro
         subject, text, program = draw(rng, level := rng.choice(LEVELS))
         if text not in held_out:
             results = evaluate(program)
-            return Problem("", subject, level, text, write_steps(program, results), str(results[-1])), program
+            return Problem(
+                "",
+                subject,
+                level,
+                text,
+                write_steps(program, results),
+                str(results[-1]),
+            ), program
 
 
 def wrong_result(rng: random.Random, symbol: str, left: int, number: int) -> int:
@@ -40,9 +60,15 @@ def wrong_result(rng: random.Random, symbol: str, left: int, number: int) -> int
     return wrong if wrong != right and wrong >= 0 else right + 1
 
 
-def wrong_operation(rng: random.Random, operation: Operation, results: list[int], numbers: list[int]) -> tuple[str, int, int]:
+def wrong_operation(
+    rng: random.Random, operation: Operation, results: list[int], numbers: list[int]
+) -> tuple[str, int, int]:
     """Another operator, or another number from the problem or from the steps before."""
-    symbol, left, right = operation[0], value_of(operation[1], results), value_of(operation[2], results)
+    symbol, left, right = (
+        operation[0],
+        value_of(operation[1], results),
+        value_of(operation[2], results),
+    )
     kind = rng.random()
     if kind < 0.4:
         return rng.choice([s for s in "+-*" if s != symbol]), left, right
@@ -52,14 +78,23 @@ def wrong_operation(rng: random.Random, operation: Operation, results: list[int]
 
 def corrupted(rng: random.Random, problem: Problem, program: Program) -> Example:
     """The reference with one mistake, after which the program goes on from the wrong value; sometimes none."""
-    numbers = [operand for _, *operands in program for operand in operands if isinstance(operand, int)]
+    numbers = [
+        operand
+        for _, *operands in program
+        for operand in operands
+        if isinstance(operand, int)
+    ]
     results: list[int] = []
     steps: list[str] = []
     place = rng.randrange(len(program)) if rng.random() < 0.85 else len(program)
     kind = rng.choices(["result", "operation", "skip"], [0.6, 0.3, 0.1])[0]
     for k, operation in enumerate(program):
         last = k == len(program) - 1
-        symbol, left, right = operation[0], value_of(operation[1], results), value_of(operation[2], results)
+        symbol, left, right = (
+            operation[0],
+            value_of(operation[1], results),
+            value_of(operation[2], results),
+        )
         if k == place and kind == "operation":
             symbol, left, right = wrong_operation(rng, operation, results, numbers)
         result = apply(symbol, left, right)
@@ -73,16 +108,38 @@ def corrupted(rng: random.Random, problem: Problem, program: Program) -> Example
     return problem.problem, steps, problem.steps
 
 
-def sampled(lm: LanguageModel, count: int, seed: int, held_out: set[str], per_problem: int = 4, batch: int = 32) -> list[Example]:
+def sampled(
+    lm: LanguageModel,
+    count: int,
+    seed: int,
+    held_out: set[str],
+    per_problem: int = 4,
+    batch: int = 32,
+) -> list[Example]:
     """Samples of the language model on random problems."""
     rng, examples = random.Random(f"samples {seed}"), []
     while len(examples) < count:
         problems = [unseen_problem(rng, held_out)[0] for _ in range(batch)]
-        proposal = Proposal(temperature=rng.choice([0.6, 0.8, 1.0]), delimiter="<|end|>", max_tokens=200)
-        population = lm.start([lm.prompt(p.problem) for p in problems], per_problem, proposal)
+        proposal = Proposal(
+            temperature=rng.choice([0.6, 0.8, 1.0]), delimiter="<|end|>", max_tokens=200
+        )
+        population = lm.start(
+            [lm.prompt(p.problem) for p in problems], per_problem, proposal
+        )
         everyone = population.ended == population.ended
-        lm.extend(population, everyone, proposal, generators(seed * 1_000_000 + len(examples), batch))
+        lm.extend(
+            population,
+            everyone,
+            proposal,
+            generators(seed * 1_000_000 + len(examples), batch),
+        )
         for row in everyone.nonzero()[:, 0].tolist():
             problem = problems[row // per_problem]
-            examples.append((problem.problem, population.texts[row][0].split(DELIMITER), problem.steps))
+            examples.append(
+                (
+                    problem.problem,
+                    population.texts[row][0].split(DELIMITER),
+                    problem.steps,
+                )
+            )
     return examples

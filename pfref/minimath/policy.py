@@ -10,27 +10,58 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from .export import trained
 from .fitting import IGNORED, Batch, Recipe, by_length, fit, mixed_precision, pad
-from .problems import DELIMITER, LEVELS, SUBJECTS, Program, draw, evaluate, load_set, write_steps
+from .problems import (
+    DELIMITER,
+    LEVELS,
+    SUBJECTS,
+    Program,
+    draw,
+    evaluate,
+    load_set,
+    write_steps,
+)
 from .pupils import pupils_results
 from .tokenizer import build
 
-LAYERS = {"full": 4,
-          "practised": 4,  # full, after more of what is learnt last
-          "small": 4,  # practised, gone to school
-          "large": 8,  # practised, and a new layer after each of its own
-          "judge": 12}  # large, and four layers on top
-GROWN = {"practised": ("full", range(4)), "small": ("practised", range(4)), "large": ("practised", (0, 2, 4, 6))}  # from what, and where its layers go
-PRACTICE = {"Number Theory": 4, "Algebra": 3}  # remainders, and division: rare steps, and learnt last, so drawn more often
+LAYERS = {
+    "full": 4,
+    "practised": 4,  # full, after more of what is learnt last
+    "small": 4,  # practised, gone to school
+    "large": 8,  # practised, and a new layer after each of its own
+    "judge": 12,
+}  # large, and four layers on top
+GROWN = {
+    "practised": ("full", range(4)),
+    "small": ("practised", range(4)),
+    "large": ("practised", (0, 2, 4, 6)),
+}  # from what, and where its layers go
+PRACTICE = {
+    "Number Theory": 4,
+    "Algebra": 3,
+}  # remainders, and division: rare steps, and learnt last, so drawn more often
 
 
 def new_model(size: str, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    return Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=LAYERS[size], num_attention_heads=4,
-        num_key_value_heads=4, tie_word_embeddings=True, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=None))
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=LAYERS[size],
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            tie_word_embeddings=True,
+            max_position_embeddings=512,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+        )
+    )
 
 
-def grow(model: Qwen2ForCausalLM, trunk: Qwen2ForCausalLM, places: Sequence[int]) -> None:
+def grow(
+    model: Qwen2ForCausalLM, trunk: Qwen2ForCausalLM, places: Sequence[int]
+) -> None:
     """Start a deeper model as the same function: the trunk's layers in `places`, the other layers adding nothing yet."""
     layers = model.model.layers
     for layer in layers:
@@ -55,22 +86,41 @@ def reference_results(rng: random.Random, program: Program, level: int) -> list[
     return evaluate(program)
 
 
-def language_batches(tokenizer: PreTrainedTokenizerFast, rows: int, seed: int, practice: dict[str, int],
-                     results_of: Callable[[random.Random, Program, int], list[int]] = reference_results) -> Callable[[int], Batch]:
+def language_batches(
+    tokenizer: PreTrainedTokenizerFast,
+    rows: int,
+    seed: int,
+    practice: dict[str, int],
+    results_of: Callable[[random.Random, Program, int], list[int]] = reference_results,
+) -> Callable[[int], Batch]:
     """Problems with their solutions, the results from `results_of`; only solution tokens carry loss.
 
     A subject is drawn as often as `practice` says, else once.
     """
-    held_out, subjects = unseen(), [s for s in SUBJECTS for _ in range(practice.get(s, 1))]
+    held_out, subjects = (
+        unseen(),
+        [s for s in SUBJECTS for _ in range(practice.get(s, 1))],
+    )
 
     def examples(rng: random.Random, count: int) -> list[tuple[list[int], list[int]]]:
         prompts, solutions = [], []
         while len(prompts) < count:
-            _, text, program = draw(rng, level := rng.choice(LEVELS), rng.choice(subjects))
+            _, text, program = draw(
+                rng, level := rng.choice(LEVELS), rng.choice(subjects)
+            )
             if text not in held_out:
                 prompts.append(prompt_text(text))
-                solutions.append(DELIMITER.join(write_steps(program, results_of(rng, program, level))) + tokenizer.eos_token)
-        pairs = zip(tokenizer(prompts)["input_ids"], tokenizer(solutions)["input_ids"], strict=True)
+                solutions.append(
+                    DELIMITER.join(
+                        write_steps(program, results_of(rng, program, level))
+                    )
+                    + tokenizer.eos_token
+                )
+        pairs = zip(
+            tokenizer(prompts)["input_ids"],
+            tokenizer(solutions)["input_ids"],
+            strict=True,
+        )
         return [(p + s, [IGNORED] * (len(p) - 1) + s + [IGNORED]) for p, s in pairs]
 
     return by_length(examples, rows, tokenizer.pad_token_id, seed)
@@ -81,15 +131,23 @@ def language_loss(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
     with mixed_precision():
         hidden = model.model(input_ids=ids).last_hidden_state
     kept = targets != IGNORED
-    return nn.functional.cross_entropy(model.lm_head(hidden[kept].float()), targets[kept])
+    return nn.functional.cross_entropy(
+        model.lm_head(hidden[kept].float()), targets[kept]
+    )
 
 
-def step_accuracy(tokenizer: PreTrainedTokenizerFast, rows: int = 300) -> Callable[[nn.Module], str]:
+def step_accuracy(
+    tokenizer: PreTrainedTokenizerFast, rows: int = 300
+) -> Callable[[nn.Module], str]:
     """Per level: the share of reference steps that the model would write itself, token by token, at temperature 0."""
     chosen = load_set("minimath500")[:rows]
     prompts = tokenizer([prompt_text(p.problem) for p in chosen])["input_ids"]
-    solutions = tokenizer([p.solution + tokenizer.eos_token for p in chosen])["input_ids"]
-    ids = pad([p + s for p, s in zip(prompts, solutions, strict=True)], tokenizer.pad_token_id)
+    solutions = tokenizer([p.solution + tokenizer.eos_token for p in chosen])[
+        "input_ids"
+    ]
+    ids = pad(
+        [p + s for p, s in zip(prompts, solutions, strict=True)], tokenizer.pad_token_id
+    )
     separator = tokenizer.convert_tokens_to_ids(DELIMITER)
 
     @torch.no_grad()
@@ -109,14 +167,29 @@ def step_accuracy(tokenizer: PreTrainedTokenizerFast, rows: int = 300) -> Callab
     return report
 
 
-def train_language_model(size: str, folder: Path, recipe: Recipe, rows: int) -> Qwen2ForCausalLM:
+def train_language_model(
+    size: str, folder: Path, recipe: Recipe, rows: int
+) -> Qwen2ForCausalLM:
     tokenizer = build()
     torch.manual_seed(recipe.seed)
     model = new_model(size, tokenizer)
     if size in GROWN:
         before, places = GROWN[size]
         grow(model, trained(new_model(before, tokenizer), folder / before), places)
-    batches = language_batches(tokenizer, rows, recipe.seed, {} if size == "full" else PRACTICE,
-                               pupils_results if size == "small" else reference_results)
-    fit(model, batches, language_loss, folder / size, recipe, step_accuracy(tokenizer), size)
+    batches = language_batches(
+        tokenizer,
+        rows,
+        recipe.seed,
+        {} if size == "full" else PRACTICE,
+        pupils_results if size == "small" else reference_results,
+    )
+    fit(
+        model,
+        batches,
+        language_loss,
+        folder / size,
+        recipe,
+        step_accuracy(tokenizer),
+        size,
+    )
     return model

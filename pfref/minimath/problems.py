@@ -63,12 +63,22 @@ def value_of(operand: Operand, results: list[int]) -> int:
 def write_step(symbol: str, left: int, right: int, result: int, last: bool) -> str:
     """One step as text; the last one also boxes the answer."""
     operator = " mod " if symbol == "mod" else symbol
-    return f"{left}{operator}{right}={result}" + (f", so \\boxed{{{result}}}" if last else "")
+    return f"{left}{operator}{right}={result}" + (
+        f", so \\boxed{{{result}}}" if last else ""
+    )
 
 
 def write_steps(program: Program, results: list[int]) -> list[str]:
-    return [write_step(symbol, value_of(left, results), value_of(right, results), results[k], k == len(program) - 1)
-            for k, (symbol, left, right) in enumerate(program)]
+    return [
+        write_step(
+            symbol,
+            value_of(left, results),
+            value_of(right, results),
+            results[k],
+            k == len(program) - 1,
+        )
+        for k, (symbol, left, right) in enumerate(program)
+    ]
 
 
 def check_steps(problem: Problem, steps: list[str]) -> list[bool]:
@@ -91,7 +101,9 @@ def chain(rng: random.Random, operations: int, start: int) -> tuple[Program, lis
     program: Program = []
     value, values = start, [start]
     for k in range(operations):
-        choices = ["+", "+", "-", "-"] + (["*", "*"] if value <= 111 and value > 0 else [])
+        choices = ["+", "+", "-", "-"] + (
+            ["*", "*"] if value <= 111 and value > 0 else []
+        )
         symbol = rng.choice(choices)
         if symbol == "*":
             number = rng.randint(2, min(9, LARGEST // value))
@@ -130,7 +142,9 @@ def algebra(rng: random.Random, operations: int) -> Draft:
 
 def number_theory(rng: random.Random, operations: int) -> Draft:
     modulus = rng.randint(7, 29)
-    value = rng.randint(modulus + 1, 99) if operations % 2 else rng.randint(2, modulus - 1)
+    value = (
+        rng.randint(modulus + 1, 99) if operations % 2 else rng.randint(2, modulus - 1)
+    )
     program: Program = []
     text = f"Work modulo {modulus}. Start with {value}"
     if operations % 2:
@@ -183,8 +197,11 @@ def word_problems(rng: random.Random, operations: int) -> Draft | None:
             text.append(f"Then a friend makes it {bags} times as many.")
             follow("*", bags)
         else:
-            text.append(f"{name} buys {bags} bags of {each} {thing}." if kind == "bags"
-                        else f"{name} sells {bags} boxes of {each} {thing}.")
+            text.append(
+                f"{name} buys {bags} bags of {each} {thing}."
+                if kind == "bags"
+                else f"{name} sells {bags} boxes of {each} {thing}."
+            )
             program.append(("*", bags, each))
             follow("+" if kind == "bags" else "-", f"r{len(program) - 1}")
         previous = f"r{len(program) - 1}"
@@ -198,8 +215,10 @@ def sequences(rng: random.Random, operations: int) -> Draft:
         for k in range(operations):
             left = first if k == 0 else second if k == 1 else f"r{k - 2}"
             program.append(("+", left, second if k == 0 else f"r{k - 1}"))
-        return (f"A sequence begins {first}, {second}. Each term is the sum of the two before it. "
-                f"What is term {operations + 2}?"), program
+        return (
+            f"A sequence begins {first}, {second}. Each term is the sum of the two before it. "
+            f"What is term {operations + 2}?"
+        ), program
     start, factor = rng.randint(2, 40), rng.randint(2, 3)
     symbol, number = rng.choice("+-"), rng.randint(2, 50)
     program = []
@@ -207,11 +226,15 @@ def sequences(rng: random.Random, operations: int) -> Draft:
         left = start if k == 0 else f"r{k - 1}"
         program.append(("*", left, factor) if k % 2 == 0 else (symbol, left, number))
     change = "add" if symbol == "+" else "subtract"
-    return (f"Start with {start}. In turn, multiply by {factor} and {change} {number}. "
-            f"What is the number after {operations} operations?"), program
+    return (
+        f"Start with {start}. In turn, multiply by {factor} and {change} {number}. "
+        f"What is the number after {operations} operations?"
+    ), program
 
 
-def sum_of_products(rng: random.Random, operations: int, signs: str) -> tuple[list[tuple[str, int, int]], Program]:
+def sum_of_products(
+    rng: random.Random, operations: int, signs: str
+) -> tuple[list[tuple[str, int, int]], Program]:
     """Pairs to multiply and then add or subtract in order; a lone number where the count is even."""
     terms: list[tuple[str, int, int]] = [("+", rng.randint(4, 30), rng.randint(2, 9))]
     program: Program = [("*", terms[0][1], terms[0][2])]
@@ -235,8 +258,10 @@ DISHES = ("soups", "salads", "teas", "cakes", "pies", "juices")
 def counting(rng: random.Random, operations: int) -> Draft:
     terms, program = sum_of_products(rng, operations, "+")
     dishes = rng.sample(DISHES, len(terms))
-    parts = [f"{a} {dish} in {b} sizes" if b > 1 else f"{a} {dish} in one size"
-             for dish, (_, a, b) in zip(dishes, terms, strict=True)]
+    parts = [
+        f"{a} {dish} in {b} sizes" if b > 1 else f"{a} {dish} in one size"
+        for dish, (_, a, b) in zip(dishes, terms, strict=True)
+    ]
     return f"A menu has {', '.join(parts)}. How many choices are there?", program
 
 
@@ -245,17 +270,26 @@ def geometry(rng: random.Random, operations: int) -> Draft:
     text = f"A wall is {terms[0][1]} by {terms[0][2]}."
     for sign, a, b in terms[1:]:
         size = f"{a} by {b}" if b > 1 else f"of area {a}"
-        text += f" A part {size} is added." if sign == "+" else f" A hole {size} is cut."
+        text += (
+            f" A part {size} is added." if sign == "+" else f" A hole {size} is cut."
+        )
     return text + " What area is left?", program
 
 
 SUBJECTS: dict[str, Callable[[random.Random, int], Draft | None]] = {
-    "Arithmetic": arithmetic, "Algebra": algebra, "Number Theory": number_theory, "Word Problems": word_problems,
-    "Sequences": sequences, "Counting": counting, "Geometry": geometry,
+    "Arithmetic": arithmetic,
+    "Algebra": algebra,
+    "Number Theory": number_theory,
+    "Word Problems": word_problems,
+    "Sequences": sequences,
+    "Counting": counting,
+    "Geometry": geometry,
 }
 
 
-def draw(rng: random.Random, level: int, subject: str | None = None) -> tuple[str, str, Program]:
+def draw(
+    rng: random.Random, level: int, subject: str | None = None
+) -> tuple[str, str, Program]:
     """A random problem as (subject, text, program), every value within 0 and 999."""
     subject = subject or rng.choice(list(SUBJECTS))
     while True:
@@ -264,17 +298,23 @@ def draw(rng: random.Random, level: int, subject: str | None = None) -> tuple[st
             return subject, text, program
 
 
-def make_set(name: str, count: int, levels: tuple[int, ...], seed: int) -> list[Problem]:
+def make_set(
+    name: str, count: int, levels: tuple[int, ...], seed: int
+) -> list[Problem]:
     """`count` different problems, the levels and subjects in turn."""
     rng, subjects = random.Random(seed), list(SUBJECTS)
     problems: dict[str, Problem] = {}
     while len(problems) < count:
         k = len(problems)
         level = levels[k % len(levels)]
-        subject, text, program = draw(rng, level, subjects[(k // len(levels)) % len(subjects)])
+        subject, text, program = draw(
+            rng, level, subjects[(k // len(levels)) % len(subjects)]
+        )
         steps = write_steps(program, evaluate(program))
         answer = str(evaluate(program)[-1])
-        problems.setdefault(text, Problem(f"{name}/{k:03d}", subject, level, text, steps, answer))
+        problems.setdefault(
+            text, Problem(f"{name}/{k:03d}", subject, level, text, steps, answer)
+        )
     return list(problems.values())
 
 
@@ -286,6 +326,11 @@ def load_set(name: str) -> list[Problem]:
 
 def write_sets(folder: Path) -> None:
     """Write the two fixed sets; their seeds are part of their definition."""
-    for name, count, levels, seed in (("minimath500", 500, LEVELS, 500), ("miniaime", 30, (6,), 2024)):
+    for name, count, levels, seed in (
+        ("minimath500", 500, LEVELS, 500),
+        ("miniaime", 30, (6,), 2024),
+    ):
         problems = make_set(name, count, levels, seed)
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(asdict(p)) + "\n" for p in problems))
+        (folder / f"{name}.jsonl").write_text(
+            "".join(json.dumps(asdict(p)) + "\n" for p in problems)
+        )

@@ -9,7 +9,14 @@ import random
 
 from .problems import Program, apply, value_of
 
-SLIP_RATE = {1: 0.66, 2: 0.6, 3: 0.5, 4: 0.42, 5: 0.33, 6: 0.28}  # those who solve longer problems are more careful
+SLIP_RATE = {
+    1: 0.66,
+    2: 0.6,
+    3: 0.5,
+    4: 0.42,
+    5: 0.33,
+    6: 0.28,
+}  # those who solve longer problems are more careful
 
 
 def digits(number: int, places: int) -> list[int]:
@@ -19,7 +26,9 @@ def digits(number: int, places: int) -> list[int]:
 
 def without_carry(columns: list[int]) -> int:
     """Columns written down one by one: of each but the highest only the last digit."""
-    return sum((c if k == len(columns) - 1 else c % 10) * 10**k for k, c in enumerate(columns))
+    return sum(
+        (c if k == len(columns) - 1 else c % 10) * 10**k for k, c in enumerate(columns)
+    )
 
 
 def slip(symbol: str, left: int, right: int) -> int:
@@ -31,11 +40,15 @@ def slip(symbol: str, left: int, right: int) -> int:
     if symbol == "-":  # in each column the smaller digit from the larger
         return without_carry([abs(a - b) for a, b in columns])
     if symbol == "*":  # the carry is forgotten
-        return without_carry([min(left, right) * a for a in digits(max(left, right), places)])
+        return without_carry(
+            [min(left, right) * a for a in digits(max(left, right), places)]
+        )
     result = apply(symbol, left, right)
     if symbol == "/":  # the quotient is estimated one too small
         return max(result - 1, min(result, 1))
-    return right - result if 0 < result and right < left else result  # the multiple just above is taken, not the one below
+    return (
+        right - result if 0 < result and right < left else result
+    )  # the multiple just above is taken, not the one below
 
 
 def pupils_results(rng: random.Random, program: Program, level: int) -> list[int]:

@@ -8,7 +8,14 @@ from transformers import PreTrainedTokenizerFast
 
 from .problems import OPERATIONS_AT_LEVEL, draw, evaluate, write_steps
 
-SPECIAL = ["<|pad|>", "<|unknown|>", "<|end|>", "<|user|>", "<|assistant|>", "<extra_0>"]
+SPECIAL = [
+    "<|pad|>",
+    "<|unknown|>",
+    "<|end|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<extra_0>",
+]
 PIECE = r"\n\n|\\boxed| ?[A-Za-z]+|[0-9]|[^A-Za-z0-9]"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -23,16 +30,31 @@ def vocabulary() -> list[str]:
     rng, pieces = random.Random(0), set("0123456789")
     for _ in range(20000):
         _, text, program = draw(rng, rng.choice(list(OPERATIONS_AT_LEVEL)))
-        pieces.update(re.findall(PIECE, text + "\n\n".join(write_steps(program, evaluate(program))) + "\n\n"))
+        pieces.update(
+            re.findall(
+                PIECE,
+                text + "\n\n".join(write_steps(program, evaluate(program))) + "\n\n",
+            )
+        )
     return sorted(pieces)
 
 
 def build() -> PreTrainedTokenizerFast:
     pieces = SPECIAL + vocabulary()
-    tokenizer = Tokenizer(models.WordLevel({piece: k for k, piece in enumerate(pieces)}, unk_token="<|unknown|>"))
+    tokenizer = Tokenizer(
+        models.WordLevel(
+            {piece: k for k, piece in enumerate(pieces)}, unk_token="<|unknown|>"
+        )
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", unk_token="<|unknown|>", eos_token="<|end|>",
-        additional_special_tokens=["<|user|>", "<|assistant|>", "<extra_0>"], chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False, model_max_length=512)
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        unk_token="<|unknown|>",
+        eos_token="<|end|>",
+        additional_special_tokens=["<|user|>", "<|assistant|>", "<extra_0>"],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+    )
