@@ -2,9 +2,10 @@
 
     ancestors = systematic(weights, uniforms)
 
-`weights` is (..., N) and sums to one; `uniforms` is (..., M), in [0, 1); `ancestors` is (..., M):
-slot m of the next population descends from particle ancestors[m]. All four are unbiased: particle n
-has M * weights[n] offspring on average. They are pure functions: the same uniforms, the same ancestors.
+`weights` is (..., N) and sums to one; `uniforms` is (..., M), in [0, 1); `ancestors` is
+(..., M): slot m of the next population descends from particle ancestors[m].
+All four are unbiased to rounding: particle n has M * weights[n] offspring on average.
+They are pure functions: the same uniforms, the same ancestors.
 A particle of weight zero never has offspring.
 """
 
@@ -18,9 +19,13 @@ LARGEST_BELOW_ONE = 1 - 2.0**-53
 
 
 def inverse_cdf(weights: Tensor, points: Tensor) -> Tensor:
-    """The particle whose share of [0, 1) holds each point: (..., N), (..., M) -> (..., M)."""
+    """The particle whose share of [0, 1) holds each point.
+
+    (..., N) weights and (..., M) points -> (..., M).
+    """
     cumulative = weights.double().cumsum(-1)
-    # A rounded sum may end beside 1, and (M - 1 + u) / M may round up to 1: both would point past the end.
+    # A rounded sum may end beside 1, and (M - 1 + u) / M may round up to 1: both would
+    # point past the end.
     cumulative = cumulative / cumulative[..., -1:]
     points = points.double().clamp(max=LARGEST_BELOW_ONE).contiguous()
     return torch.searchsorted(cumulative, points, right=True)
@@ -40,7 +45,7 @@ def stratified(weights: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def systematic(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """One uniform for all strata: offspring counts differ from M * weights by less than one."""
+    """One uniform for all strata: M * weights, and less than one more or fewer."""
     return stratified(weights, uniforms[..., :1].expand_as(uniforms))
 
 
@@ -48,10 +53,14 @@ def residual(weights: Tensor, uniforms: Tensor) -> Tensor:
     """The whole part of M * weights for certain, and the rest by independent draws."""
     slots = uniforms.shape[-1]
     expected = slots * weights.double()
-    copies = expected.floor()
+    # Whole but for rounding is whole: 49 * (1 / 49) is less than 1, and has one copy.
+    whole = expected.round()
+    rounding = 1e-12 if weights.dtype == torch.float64 else 1e-6
+    is_whole = (expected - whole).abs() <= rounding * whole
+    copies = torch.where(is_whole, whole, expected.floor())
     slot = torch.arange(slots, device=weights.device).expand_as(uniforms).contiguous()
     certain = torch.searchsorted(copies.cumsum(-1), slot.double(), right=True)
-    left_over = expected - copies
+    left_over = torch.where(is_whole, 0.0, expected - copies)
     nothing_left = left_over.sum(-1, keepdim=True) == 0
     drawn = multinomial(
         torch.where(nothing_left, weights.double(), left_over), uniforms
