@@ -21,9 +21,9 @@ def vote(
 ) -> dict[str | None, float]:
     """The share of all weight that each answer holds, the largest first.
 
-    Weight that gave no answer is seen under None, which comes last: the first key is the
-    winner, and is None only where no answer has weight. Of equal answers the one that
-    came first leads. What has no weight is left out.
+    Weight that gave no answer is seen under None, which comes last: the first key is
+    the winner, and is None only where no answer has weight. Of equal answers the one
+    that came first leads. What has no weight is left out.
     """
     shares: dict[str | None, float] = {}
     for answer, weight in zip(answers, weights, strict=True):
