@@ -1,73 +1,161 @@
-"""A key-value cache whose rows have their own lengths, so that every token passes through a model once.
+"""A key-value cache for many rows of unequal length, so that every token passes through
+a model once.
 
-A row is one sequence, and sits in one slot of the buffers. New keys and values are written in place at each
-row's own position, so rows of unequal length need no padding between their tokens. Three moves do the rest:
-`select` copies slots (to fork, to expand a prompt, to drop rows), `to_front` swaps rows so that those still at
-work fill the first slots, and `extend` runs the model over the next tokens of the first slots.
+A row is one sequence: a prompt, which it may share with others, and tokens of its own.
+Each prompt's keys and values are held once. A row's own are written in place in its
+slot, each at the row's own position, so that rows of unequal length need no padding
+between their tokens. Two moves do the rest: `copy` makes slots copies of other slots,
+to fork and to change places, and `rewind` takes a row's last tokens back.
 """
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-CHUNK = 8  # tokens by which the buffers grow
-SPARE = 16  # tokens that a copied row can take before its buffer grows: to copy and then to grow is to copy twice
+from .attention import AT_WORK
+from .groups import Groups, in_groups, padded
+
+GROWTH = 64  # tokens by which the buffers grow, or by an eighth of what they hold
 
 
 class RaggedCache(Cache):
-    """Keys and values of R rows in R slots.
+    """Keys and values of P prompts, and of the own tokens of rows in S slots.
 
-    lengths   (R,) tokens that each slot holds         tokens  tokens fed so far, padding not counted
-    particle  (R,) which particle sits in each slot    calls   forward passes so far
+    lengths  (S,) own tokens in each slot         tokens  tokens fed, padding not counted
+    offsets  (S,) length of each slot's prompt    calls   forward passes
+    held     as lengths, or more, on the host
     """
 
-    def __init__(self, rows: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, slots: int, device: torch.device | str = "cpu") -> None:
         super().__init__(layers=[])
-        self.keys: list[Tensor] = []  # one a layer, (R, capacity, heads, width)
-        self.values: list[Tensor] = []
-        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
-        self.particle = torch.arange(rows, device=device)
+        self.device = torch.device(device)
+        self.prompts: tuple[list[Tensor], list[Tensor]] = ([], [])  # (P, L, heads, d)
+        self.own: tuple[list[Tensor], list[Tensor]] = (
+            [],
+            [],
+        )  # (S, capacity, heads, d)
+        self.lengths = torch.zeros(slots, dtype=torch.long, device=device)
+        self.offsets = torch.zeros_like(self.lengths)
+        self.held, self.prompt_of = [0] * slots, [0] * slots
         self.tokens = self.calls = self.capacity = 0
+        self.reading: Tensor | None = None  # numbers of the prompts that are being read
+        self.batch: Sequence[int] = ()  # the slots of the last pass
+
+    def read_prompts(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Sequence[int]],
+        copies: int,
+        head: nn.Module | None = None,
+    ) -> Tensor | None:
+        """Each prompt through the model once; slot s continues prompt s // copies.
+
+        With `head`, the module that makes the model's logits, it is applied at each
+        prompt's last token alone, and its logits (P, V) are returned.
+        """
+        counts, found = [len(prompt) for prompt in prompts], []
+        self.prompt_of = [slot // copies for slot in range(len(self.held))]
+        self.prompt_lengths = torch.tensor(counts, device=self.device)
+        self.offsets = self.prompt_lengths.repeat_interleave(copies)
+        groups = list(in_groups(counts))
+        for group in groups:
+            self.reading = torch.tensor(group, device=self.device)
+            ids = padded([prompts[k] for k in group], self.device)
+            position = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
+            with only_at(head, self.prompt_lengths[self.reading] - 1):
+                found.append(self.run(model, ids, position, position))
+            self.tokens += sum(counts[k] for k in group)
+        self.reading = None
+        if head is None:
+            return None
+        order = torch.tensor(sum(groups, []), device=self.device)
+        return torch.cat([output.logits[:, 0] for output in found])[order.argsort()]
 
     def extend(
         self,
         model: nn.Module,
         ids: Tensor,
-        counts: Sequence[int] | None = None,
-        **options: Any,
+        counts: Sequence[int],
+        slots: Sequence[int] | None = None,
     ) -> Any:
-        """Run `model` over the next tokens of the first B slots: ids (B, width), of which row b has counts[b].
+        """Run `model` over the next tokens of some slots: ids (B, width), counts[b] of
+        row b.
 
-        Tokens beyond a row's count are padding: what is written for them lies beyond the row's length, where
-        nothing looks, and is overwritten later. Returns the model's output.
+        Tokens beyond a row's count are padding: what is written for them lies beyond
+        the row's end, where nothing looks, and is overwritten later. Without `slots`
+        they are the first B. Returns the model's output.
         """
-        rows, width = ids.shape
-        position = self.lengths[:rows, None] + torch.arange(width, device=ids.device)
-        self.reach = int(self.lengths[:rows].max()) + width
-        self.capacity = max(self.capacity, rounded_up(self.reach))
-        self.place = (
-            torch.arange(rows, device=ids.device)[:, None] * self.capacity + position
-        ).flatten()
-        visible = (
-            torch.arange(self.reach, device=ids.device) <= position[:, None, :, None]
-        )  # (B, 1, width, reach)
-        output = model(
-            input_ids=ids,
-            attention_mask=visible,
-            position_ids=position,
-            use_cache=True,
-            **{cache_argument(type(model)): self},
-            **options,
+        self.enter(range(len(ids)) if slots is None else slots, ids.shape[1])
+        start = self.lengths[self.slots]
+        position = start[:, None] + torch.arange(ids.shape[1], device=self.device)
+        output = self.run(
+            model, ids, position, self.offsets[self.slots, None] + position
         )
-        self.lengths[:rows] += (
-            1 if counts is None else torch.tensor(counts, device=ids.device)
-        )
-        self.tokens += rows * width if counts is None else sum(counts)
+        self.lengths[self.slots] = start + torch.tensor(counts, device=self.device)
+        for slot, count in zip(self.batch, counts, strict=True):
+            self.held[slot] += count
+        self.tokens += sum(counts)
+        return output
+
+    def decode(self, model: nn.Module, token: Tensor, going: Tensor) -> Any:
+        """One more token of each of the first B slots, (B,). Nothing waits for the
+        device.
+
+        A row that is not `going`, (B,), is given its last token once more and writes
+        what stands there already. The caller counts `tokens`, and mends `held`, which
+        grows by one for every row.
+        """
+        self.enter(range(len(token)), 1)
+        lengths = self.lengths[: len(token)]
+        position = (lengths - 1 + going.long())[:, None]
+        places = self.offsets[: len(token), None] + position
+        output = self.run(model, token[:, None], position, places)
+        lengths += going
+        for slot in self.batch:
+            self.held[slot] += 1
+        return output
+
+    def enter(self, slots: Sequence[int], width: int) -> None:
+        """These slots are next, with room for `width` tokens more in each."""
+        if slots != self.batch:
+            self.batch = slots
+            self.slots = torch.tensor(list(slots), device=self.device)
+            self.groups = Groups.of([self.prompt_of[s] for s in slots], self.device)
+        self.reach = max(self.held[slot] for slot in slots) + width
+        if self.reach > self.capacity:
+            growth = max(GROWTH, self.capacity // 8)
+            self.capacity = -(-self.reach // growth) * growth
+            for buffers in self.own:
+                for layer, buffer in enumerate(buffers):
+                    missing = self.capacity - buffer.shape[1]
+                    buffers[layer] = nn.functional.pad(buffer, (0, 0, 0, 0, 0, missing))
+
+    def run(self, model: nn.Module, ids: Tensor, own: Tensor, places: Tensor) -> Any:
+        """One pass; own and places, (B, width): each token's place in its row's own, in
+        all.
+        """
+        self.position, self.known = own, {}
+        if self.reading is None:
+            self.flat = (self.slots[:, None] * self.capacity + own).flatten()
+        before = AT_WORK.set(self)
+        try:
+            output = model(
+                input_ids=ids,
+                attention_mask=ids.new_ones(
+                    1, 1, 1, 1, dtype=torch.bool
+                ),  # not looked at
+                position_ids=places,
+                use_cache=True,
+                **{cache_argument(type(model)): self},
+            )
+        finally:
+            AT_WORK.reset(before)
         self.calls += 1
         return output
 
@@ -79,84 +167,143 @@ class RaggedCache(Cache):
         *_: Any,
         **__: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Called by each attention layer: (B, heads, width, d) in, all that the B rows hold out."""
-        return (
-            self.write(self.keys, key_states, layer_idx),
-            self.write(self.values, value_states, layer_idx),
+        """Each layer's new keys and values, (B, heads, width, d); returns all the rows'
+        own.
+        """
+        new = key_states, value_states
+        if self.reading is not None:
+            for buffers, states in zip(self.prompts, new, strict=True):
+                self.keep_prompt(buffers, states, layer_idx)
+            return new
+        keys, values = (
+            self.write(buffers, states, layer_idx)
+            for buffers, states in zip(self.own, new, strict=True)
         )
+        return keys, values
+
+    def keep_prompt(self, buffers: list[Tensor], states: Tensor, layer: int) -> None:
+        _, heads, width, size = states.shape
+        if layer == len(buffers):  # the first group is the longest
+            shape = len(self.prompt_lengths), width, heads, size
+            buffers.append(states.new_zeros(shape))
+        buffers[layer][self.reading, :width] = states.transpose(1, 2)
 
     def write(self, buffers: list[Tensor], states: Tensor, layer: int) -> Tensor:
         rows, heads, _, size = states.shape
         if layer == len(buffers):
-            buffers.append(
-                states.new_zeros(len(self.lengths), self.capacity, heads, size)
-            )
-        if buffers[layer].shape[1] < self.capacity:
-            buffers[layer] = copied(
-                buffers[layer],
-                torch.arange(len(self.lengths), device=states.device),
-                self.capacity,
-            )
+            buffers.append(states.new_zeros(len(self.held), self.capacity, heads, size))
         flat = buffers[layer].view(-1, heads, size)
-        flat.index_copy_(0, self.place, states.transpose(1, 2).reshape(-1, heads, size))
-        return buffers[layer][:rows, : self.reach].transpose(1, 2)
+        flat.index_copy_(0, self.flat, states.transpose(1, 2).reshape(-1, heads, size))
+        if isinstance(self.batch, range):
+            first, last = self.batch[0], self.batch[-1]
+            held = buffers[layer][first : last + 1, : self.reach]
+        else:
+            held = buffers[layer][:, : self.reach].index_select(0, self.slots)
+        return held.transpose(1, 2)
 
-    def select(self, slots: Tensor, spare: int = SPARE) -> None:
-        """New slot s becomes a copy of old slot slots[s], with place for `spare` tokens more.
+    def prompt(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (P, heads, L, d) of the prompts that this batch continues."""
+        keys, values = (buffers[layer].transpose(1, 2) for buffers in self.prompts)
+        if len(self.groups.prompts) == len(keys):
+            return keys, values
+        return keys[self.groups.which], values[self.groups.which]
 
-        One buffer at a time, so that little is held twice.
+    def own_bias(self, window: int | None, dtype: torch.dtype, group: int) -> Tensor:
+        """0 where a query sees a key among its row's own, else -inf: (B, 1, 1 or Q, K).
+
+        Q queries are `group` heads times the tokens; a window of w sees the w last
+        places.
         """
-        self.lengths = self.lengths[slots]
-        self.capacity = rounded_up(self.get_seq_length() + spare)
-        for buffers in (self.keys, self.values):
-            for layer in range(len(buffers)):
-                buffers[layer] = copied(buffers[layer], slots, self.capacity)
+        if ("own", window) not in self.known:
+            position = self.position if self.reading is None else self.position[:1]
+            reach = self.position.shape[1] if self.reading is not None else self.reach
+            at = torch.arange(reach, device=self.device)
+            seen = at <= position[..., None]
+            if window is not None:
+                seen &= at > position[..., None] - window
+            bias = as_bias(seen, dtype)[:, None]  # (B, 1, width, K)
+            self.known["own", window] = (
+                bias if bias.shape[2] == 1 else bias.repeat(1, 1, group, 1)
+            )
+        return self.known["own", window]
 
-    def fork(self, ancestors: Tensor, kept: Tensor, spare: int = SPARE) -> Tensor:
-        """Each particle m in the mask `kept` gets a copy of the row of particle ancestors[m]; other rows are freed.
-
-        Both are (R_all,), over all particles; `spare` as in `select`. Returns the old slot of every new slot.
+    def prompt_bias(
+        self, window: int | None, dtype: torch.dtype, group: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same for prompts' keys, (P, 1, 1 or Q, L), and which queries see none of
+        them.
         """
-        slot_of = torch.full_like(ancestors, -1)
-        slot_of[self.particle] = torch.arange(
-            len(self.particle), device=ancestors.device
-        )
-        self.particle = kept.nonzero()[:, 0]
-        slots = slot_of[ancestors[self.particle]]
-        if not torch.equal(slots, torch.arange(len(self.lengths), device=slots.device)):
-            self.select(slots, spare)
-        return slots
+        if ("prompt", window) not in self.known:
+            ends = self.prompt_lengths[self.groups.which, None, None]
+            at = torch.arange(self.prompts[0][0].shape[1], device=self.device)
+            seen, blind = at < ends, None
+            if window is not None:
+                queries = self.position.repeat(1, group)[:, None, :, None]
+                queries = self.groups.gather(queries)[:, 0]  # (P, Q, 1)
+                seen = seen & (at > ends + queries - window)
+                blind = ~seen.any(-1, keepdim=True)[:, None]
+            self.known["prompt", window] = as_bias(seen, dtype)[:, None], blind
+        return self.known["prompt", window]
 
-    def to_front(self, staying: Tensor) -> tuple[Tensor, Tensor]:
-        """Swap rows so that the B slots marked in `staying`, (B,), come first. Returns the swap: x[new] = x[old]."""
-        remaining = int(staying.sum())
-        empty = (~staying[:remaining]).nonzero()[:, 0]
-        full = staying[remaining:].nonzero()[:, 0] + remaining
-        new, old = torch.cat([empty, full]), torch.cat([full, empty])
-        for tensor in (self.lengths, self.particle, *self.keys, *self.values):
-            tensor[new] = tensor[old]
-        return new, old
+    def copy(self, new: Sequence[int], old: Sequence[int]) -> None:
+        """Slot new[i] becomes a copy of slot old[i]; all are read before any is
+        written.
+        """
+        if not new:
+            return
+        reach = max(self.held[slot] for slot in old)
+        to, source = torch.tensor([list(new), list(old)], device=self.device)
+        for tensor in (self.lengths, self.offsets):
+            tensor[to] = tensor[source]
+        for buffer in (*self.own[0], *self.own[1]):
+            buffer[:, :reach].index_copy_(
+                0, to, buffer[:, :reach].index_select(0, source)
+            )
+        for state in (self.held, self.prompt_of):
+            for slot, value in zip(new, [state[slot] for slot in old], strict=True):
+                state[slot] = value
+        self.batch = ()  # whose prompts may be others now
+
+    def rewind(self, slots: Sequence[int], lengths: Sequence[int]) -> None:
+        """Take back the last tokens of some slots, of which `lengths` remain."""
+        if slots:
+            index = torch.tensor(list(slots), device=self.device)
+            self.lengths[index] = torch.tensor(list(lengths), device=self.device)
+        for slot, length in zip(slots, lengths, strict=True):
+            self.held[slot] = length
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return int(self.lengths.max()) if len(self.lengths) else 0
+        return max(self.held, default=0)
 
     @property
     def bytes(self) -> int:
         """Of the buffers now."""
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+        tensors = [
+            x for pair in (self.prompts, self.own) for kind in pair for x in kind
+        ]
+        return sum(tensor.nbytes for tensor in tensors)
 
 
-def rounded_up(tokens: int) -> int:
-    return -(-tokens // CHUNK) * CHUNK
+def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf)
 
 
-def copied(buffer: Tensor, slots: Tensor, capacity: int) -> Tensor:
-    """Slots of a buffer, in one of another capacity. What is beyond its end is 0: a mask hides it, but not a NaN."""
-    held = min(buffer.shape[1], capacity)
-    new = buffer.new_empty(len(slots), capacity, *buffer.shape[2:])
-    torch.index_select(buffer[:, :held], 0, slots, out=new[:, :held])
-    new[:, held:] = 0
-    return new
+@contextmanager
+def only_at(head: nn.Module | None, places: Tensor) -> Iterator[None]:
+    """`head` is applied to each row's hidden state at its place alone: (B, L, h) -> (B,
+    1, V).
+    """
+    if head is None:
+        yield
+        return
+    rows = torch.arange(len(places), device=places.device)
+    hook = head.register_forward_pre_hook(
+        lambda _, args: (args[0][rows, places][:, None],)
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @functools.cache
