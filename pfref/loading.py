@@ -1,79 +1,136 @@
-"""Find a model by name: a shipped one, a folder, a .gguf file or a hub id. Safetensors only, no remote code."""
+"""Find a model by name: a shipped one, a folder, a .gguf file or a hub id.
 
+Safetensors only, no remote code.
+"""
+
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .errors import UserError
+from .hardware import best_device as best_device
+from .hardware import best_dtype as best_dtype
 
 SHIPPED = Path(__file__).parent / "minimath"
 HUB_SECONDS = 10  # how long an unreachable hub may keep a user waiting
+LAYERS = {"full_attention", "sliding_attention"}  # kinds that pfref's caches hold
+OWN_ATTENTION = (
+    "{place} has an architecture whose attention takes no masks of pfref's; take a "
+    "model of another one, such as Llama's or Qwen's"
+)
 
 
-def locate(name: str | Path) -> dict[str, Any]:
-    """Arguments for `from_pretrained`: `minimath-small` and its like are shipped with the package."""
+def locate(name: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """Arguments for `from_pretrained`: `minimath-small` and its like are shipped.
+
+    `revision` is a branch, tag or commit of a hub id. Raises UserError if there is no
+    model of that name, or none that can be read.
+    """
     text, path = str(name), Path(name).expanduser()
     shipped = SHIPPED / text.removeprefix("minimath-")
     if text.startswith("minimath-") and shipped.is_dir():
         path = shipped
+    if revision is not None and path.exists():
+        raise UserError(
+            f"{name} is on this machine and has no revision {revision!r}; leave the "
+            "revision out, or give a hub id"
+        )
     if path.is_file():
         if path.suffix != ".gguf":
             raise UserError(
-                f"{name} is a file, but not a .gguf file; give a model folder, a .gguf file or a hub id"
+                f"{name} is a file, but not a .gguf file; give a model folder, a .gguf "
+                "file or a hub id"
             )
         return dict(pretrained_model_name_or_path=str(path.parent), gguf_file=path.name)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(
-                f"{name} is not a model folder: it has no config.json; give the folder that "
-                "save_pretrained or a hub download wrote"
-            )
-        return dict(pretrained_model_name_or_path=str(path), local_files_only=True)
+        return folder_of(path, str(name))
     if (
         text.startswith((".", "/", "~"))
         or text.count("/") != 1
         or not all(text.split("/"))
     ):
         raise UserError(
-            f"there is no model at {name}; give a model folder, a .gguf file, a hub id such as "
-            "Qwen/Qwen2.5-1.5B-Instruct, or minimath-small"
+            f"there is no model at {name}; give a model folder, a .gguf file, a hub id "
+            "such as Qwen/Qwen2.5-1.5B-Instruct, or minimath-small"
         )
-    return dict(pretrained_model_name_or_path=download(text), local_files_only=True)
+    return folder_of(Path(download(text, revision)), text)
 
 
-def download(hub_id: str) -> str:
-    """The local folder of a hub model, fetched if it is not there yet; without a network, the hub's cache."""
+def folder_of(folder: Path, name: str) -> dict[str, Any]:
+    """The arguments for a folder. Raises UserError if it holds no model to load."""
+    adapter = folder / "adapter_config.json"
+    if not (folder / "config.json").is_file():
+        if adapter.is_file():
+            base = json.loads(adapter.read_text()).get("base_model_name_or_path")
+            raise UserError(
+                f"{name} is an adapter of {base or 'another model'} and no model by "
+                "itself; merge it into its base (peft's merge_and_unload, then "
+                "save_pretrained) and give that folder, or give the base"
+            )
+        raise UserError(
+            f"{name} is not a model folder: it has no config.json; give the folder "
+            "that save_pretrained or a hub download wrote, or a .gguf file by its name"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{name} holds no weights as safetensors, and pfref reads no pickled ones "
+            "(.bin); on the hub another revision may hold them (--revision or "
+            "--prm-revision, often refs/pr/...), or convert it with save_pretrained"
+        )
+    return dict(pretrained_model_name_or_path=str(folder), local_files_only=True)
+
+
+def download(hub_id: str, revision: str | None = None) -> str:
+    """The local folder of a hub model, fetched if it is not there yet; without a
+    network, the hub's cache.
+    """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     try:
-        HfApi().model_info(
-            hub_id, timeout=HUB_SECONDS
-        )  # one question; the download itself would retry for long
-        return snapshot_download(hub_id, allow_patterns=wanted)
+        # One question; the download itself would retry for long.
+        HfApi().model_info(hub_id, revision=revision, timeout=HUB_SECONDS)
+        return snapshot_download(hub_id, revision=revision, allow_patterns=wanted)
+    except RevisionNotFoundError as error:
+        raise UserError(
+            f"{hub_id} has no revision {revision!r} on the hub; give a branch, a tag "
+            "or a commit of it"
+        ) from error
     except (GatedRepoError, RepositoryNotFoundError) as error:
         raise UserError(
-            f"the hub has no model {hub_id} that you may read; check the name, or log in with "
-            "`hf auth login` and accept its licence"
+            f"the hub has no model {hub_id} that you may read; check the name, or log "
+            "in with `hf auth login` and accept its licence"
         ) from error
-    except (
-        Exception
-    ) as error:  # the hub's client raises its own, httpx's and the system's errors
+    except Exception as error:  # the hub client's own, httpx's and the system's errors
         try:
             return snapshot_download(
-                hub_id, allow_patterns=wanted, local_files_only=True
+                hub_id, revision=revision, allow_patterns=wanted, local_files_only=True
             )
         except Exception:
             raise UserError(
-                f"{hub_id} is neither a local folder nor in the hub's cache, and the hub cannot be reached "
-                f"({type(error).__name__}); check the name and the network, or give a local folder"
+                f"{hub_id} is neither a local folder nor in the hub's cache, and the "
+                f"hub cannot be reached ({type(error).__name__}); check the name and "
+                "the network, or give a local folder"
             ) from error
 
 
+def place_of(where: dict[str, Any]) -> str:
+    """What messages call the model: its folder, or its file."""
+    folder = where["pretrained_model_name_or_path"]
+    return str(Path(folder) / where["gguf_file"]) if "gguf_file" in where else folder
+
+
 def load_tokenizer(where: dict[str, Any]) -> Any:
-    """As tokenizer.json has it, where there is one: AutoTokenizer may rebuild another from the model's type."""
+    """As tokenizer.json has it, where there is one: AutoTokenizer may rebuild another
+    from the model's type.
+    """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     has_json = (
@@ -85,81 +142,105 @@ def load_tokenizer(where: dict[str, Any]) -> Any:
         )
     except Exception as error:
         raise UserError(
-            f"{where['pretrained_model_name_or_path']} has no tokenizer that transformers can load: "
+            f"{place_of(where)} has no tokenizer that transformers can load: "
             f"{first_line(error)}"
         ) from error
 
 
 def load_weights(
-    factory: Any, where: dict[str, Any], device: torch.device, dtype: torch.dtype
+    factory: Any,
+    where: dict[str, Any],
+    device: torch.device,
+    dtype: str | torch.dtype | None = None,
 ) -> Any:
-    """`factory.from_pretrained` in evaluation mode, on `device`, with attention that takes our masks."""
-    safe = {} if "gguf_file" in where else dict(use_safetensors=True)
+    """`factory.from_pretrained` in evaluation mode, on `device`, with attention that
+    takes our masks.
+
+    `dtype` is a torch dtype, its name, or "auto" or None for `best_dtype`'s choice.
+    """
+    from transformers import AutoConfig
     from transformers.utils import logging
 
+    place = place_of(where)
+    safe = {} if "gguf_file" in where else dict(use_safetensors=True)
     before = logging.get_verbosity()
-    logging.set_verbosity_error()  # a reward head beside the body is reported as unexpected, which it is not
+    # A reward head beside the body is reported as unexpected, which it is not.
+    logging.set_verbosity_error()
     try:
+        config = AutoConfig.from_pretrained(**where)
+        refuse_layers(config, place)
+        own = None if is_shipped(where) else config
         model, report = factory.from_pretrained(
             **where,
             **safe,
-            dtype=dtype,
+            dtype=best_dtype(dtype, device, own),
             attn_implementation="sdpa",
             output_loading_info=True,
         )
+    except UserError:
+        raise
     except ImportError as error:  # transformers reads .gguf files with these two
         raise UserError(
-            f"{first_line(error)} Run `pip install gguf accelerate`"
+            f"{place}: {first_line(error)} Run `pip install gguf accelerate`"
         ) from error
     except Exception as error:
-        raise UserError(
-            f"{where['pretrained_model_name_or_path']} does not load: {first_line(error)}"
-        ) from error
+        if "support an attention implementation" in str(error):
+            raise UserError(OWN_ATTENTION.format(place=place)) from error
+        raise UserError(f"{place} does not load: {first_line(error)}") from error
     finally:
         logging.set_verbosity(before)
     if report["missing_keys"]:
         raise UserError(
-            f"{where['pretrained_model_name_or_path']} lacks weights, among them {sorted(report['missing_keys'])[0]}; "
+            f"{place} lacks weights, among them {sorted(report['missing_keys'])[0]}; "
             "download it again"
         )
-    kinds = set(
-        getattr(model.config.get_text_config(), "layer_types", None)
-        or ["full_attention"]
-    )
-    if kinds != {"full_attention"}:
-        raise UserError(
-            f"{where['pretrained_model_name_or_path']} has layers of kind {', '.join(sorted(kinds))}; "
-            "pfref's cache handles full attention only"
-        )
+    if not getattr(model, "_supports_attention_backend", False):
+        raise UserError(OWN_ATTENTION.format(place=place))
     return model.to(device).eval().requires_grad_(False)
 
 
+def refuse_layers(config: Any, place: str) -> None:
+    """Raises UserError for a model whose layers the caches cannot hold, or whose result
+    depends on what else is in its batch.
+    """
+    text = config.get_text_config()
+    listed = [
+        getattr(text, name, None) for name in ("layer_types", "layers_block_type")
+    ]
+    kinds = {kind for kinds in listed for kind in kinds or ()}
+    if others := kinds - LAYERS:
+        raise UserError(
+            f"{place} has layers of kind {', '.join(sorted(others))}, and pfref runs "
+            "full_attention and sliding_attention only; such a model can be served and "
+            "used through the server backend, which is to come"
+        )
+    if "longrope" in rope_types(text):
+        raise UserError(
+            f"{place} has longrope positions, which change with the longest text of a "
+            "batch, so that a problem's particles would depend on its neighbours; take "
+            "a model with other positions"
+        )
+
+
+def rope_types(config: Any) -> set[str]:
+    """The kinds of rotary positions, of which each kind of layer may have its own."""
+    found = set()
+    for name in ("rope_parameters", "rope_scaling"):
+        settings = getattr(config, name, None) or {}
+        for part in [settings, *settings.values()]:
+            if isinstance(part, dict):
+                found.add(str(part.get("rope_type", part.get("type"))))
+    return found
+
+
 def context_of(config: Any) -> int:
-    """Tokens that a model takes. One window for all layers, as Mistral has, changes nothing up to its length."""
-    config = config.get_text_config()
-    return min(
-        config.max_position_embeddings,
-        getattr(config, "sliding_window", None) or config.max_position_embeddings,
-    )
+    """Tokens that a model takes."""
+    return config.get_text_config().max_position_embeddings
+
+
+def is_shipped(where: dict[str, Any]) -> bool:
+    return SHIPPED in Path(where["pretrained_model_name_or_path"]).parents
 
 
 def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def best_device(device: str | torch.device | None) -> torch.device:
-    """The one asked for, or else an NVIDIA GPU where there is one."""
-    try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise UserError(f"there is no device {device!r}; give cpu or cuda") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "no CUDA device is available here; leave --device out, or give cpu"
-        )
-    return found
-
-
-def best_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtype:
-    """float32 on a CPU, bfloat16 on an accelerator, unless told."""
-    return dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)

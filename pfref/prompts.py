@@ -23,17 +23,14 @@ known: WeakKeyDictionary[Any, tuple[int, dict[str, int], re.Pattern[str]]] = (
 told: set[str] = set()  # what standard error has heard once
 
 
-def control_tokens(tokenizer: Any) -> dict[str, int]:
-    """Literal -> id of the tokens that steer a model and that no text should contain.
+def control_tokens(tokenizer: Any) -> tuple[dict[str, int], re.Pattern[str]]:
+    """The tokens that steer a model and that no text should contain: literal -> id, and
+    a pattern that finds the literals.
 
     They are the added tokens marked special, and those that look like markers although
     nobody marked them (some reward models' <extra_0>). Other added tokens, such as runs
     of spaces or <think>, are text.
     """
-    return lookup(tokenizer)[0]
-
-
-def lookup(tokenizer: Any) -> tuple[dict[str, int], re.Pattern[str]]:
     size, controls, pattern = known.get(tokenizer, (-1, {}, re.compile("")))
     if size != len(tokenizer):  # new, or tokens were added since
         controls = {
@@ -66,7 +63,7 @@ def cut(tokenizer: Any, text: str) -> list[str]:
 
 def literals(tokenizer: Any, text: str) -> Iterator[int]:
     """Where a control token's literal begins in `text`, also inside another one."""
-    _, pattern = lookup(tokenizer)
+    _, pattern = control_tokens(tokenizer)
     found = pattern.search(text)
     while found:
         yield found.start()
@@ -239,7 +236,7 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
         found.update(ids if isinstance(ids, list) else [ids] if ids is not None else [])
     if tokenizer.chat_template:
         tail = after_answer(tokenizer).lstrip()
-        controls, pattern = lookup(tokenizer)
+        controls, pattern = control_tokens(tokenizer)
         if closing := pattern.match(tail):
             found.add(controls[closing.group()])
     return found

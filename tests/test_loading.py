@@ -4,22 +4,43 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    MistralConfig,
+    Phi3Config,
+    PretrainedConfig,
+    Qwen2Config,
+)
 
 from pfref import LanguageModel, UserError
 from pfref.loading import (
     SHIPPED,
-    best_device,
-    best_dtype,
     context_of,
     load_tokenizer,
     load_weights,
     locate,
+)
+
+CPU = torch.device("cpu")
+SHAPE: dict[str, Any] = dict(
+    vocab_size=134,
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
 )
 
 
@@ -51,17 +72,6 @@ def test_a_shipped_name_and_its_folder_are_the_same_model() -> None:
     )
 
 
-def test_dtype_is_as_asked() -> None:
-    assert (
-        LanguageModel.load("minimath-small", dtype=torch.float64).model.dtype
-        == torch.float64
-    )
-    assert (
-        best_dtype(None, torch.device("cpu")) == torch.float32
-        and best_dtype(None, torch.device("cuda")) == torch.bfloat16
-    )
-
-
 @pytest.mark.parametrize(
     "name", ["/no/such/folder", "./nothing", "~/nothing-here", "../x/y"]
 )
@@ -85,16 +95,23 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     refused(tmp_path / "weights.bin", "is a file, but not a .gguf file")
 
 
-def test_a_broken_gguf_file(tmp_path: Path) -> None:
+def test_a_broken_gguf_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF, but not really")
-    refused(tmp_path / "model.gguf", ".")
+    refused(tmp_path / "model.gguf", "model.gguf")
 
 
 def test_a_folder_without_weights_or_with_pickled_ones(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    refused(folder, "does not load")
+    refused(folder, "no weights as safetensors")
     torch.save({"x": torch.zeros(1)}, folder / "pytorch_model.bin")
-    refused(folder, "does not load")
+    refused(folder, "reads no pickled ones .* --prm-revision, often refs/pr/")
+
+
+def test_an_adapter_alone(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "Qwen/Qwen2.5-0.5B"})
+    )
+    refused(tmp_path, "is an adapter of Qwen/Qwen2.5-0.5B .* merge it into its base")
 
 
 def test_broken_weights(folder: Path) -> None:
@@ -119,31 +136,59 @@ def test_remote_code_is_not_run(folder: Path) -> None:
     refused(folder, "does not load|no tokenizer")
 
 
-def test_a_window_in_some_layers_is_refused(folder: Path) -> None:
-    """The cache looks at everything: a model that must not is refused rather than run as another."""
-    shape = dict(
-        vocab_size=134,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
+def saved(folder: Path, config: PretrainedConfig) -> dict[str, Any]:
+    """A random model of that shape in the folder."""
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return locate(folder)
+
+
+def test_windows_beside_full_attention_are_taken(folder: Path) -> None:
+    config = Qwen2Config(
+        use_sliding_window=True, sliding_window=8, max_window_layers=1, **SHAPE
     )
-    windowed = Qwen2Config(
-        use_sliding_window=True, sliding_window=8, max_window_layers=1, **shape
+    assert set(config.layer_types) == {"full_attention", "sliding_attention"}
+    model = load_weights(AutoModelForCausalLM, saved(folder, config), CPU)
+    assert context_of(model.config) == 32768  # a window bounds nothing
+    narrow = MistralConfig(sliding_window=8, **SHAPE)
+    model = load_weights(AutoModelForCausalLM, saved(folder, narrow), CPU)
+    assert context_of(model.config) == narrow.max_position_embeddings > 8
+
+
+@pytest.mark.parametrize("kind", ["linear_attention", "conv", "chunked_attention"])
+def test_layers_that_no_cache_of_ours_holds_are_refused(
+    folder: Path, kind: str
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    layers = ["full_attention"] * (config["num_hidden_layers"] - 1) + [kind]
+    config |= {"model_type": "qwen2", "layer_types": layers}
+    (folder / "config.json").write_text(json.dumps(config))
+    match = "full_attention only|layers of kind " + kind + ".* server backend"
+    refused(folder, match)
+
+
+def test_positions_that_depend_on_the_batch_are_refused(folder: Path) -> None:
+    scaling = {
+        "rope_type": "longrope",
+        "long_factor": [2.0] * 4,
+        "short_factor": [1.0] * 4,
+        "original_max_position_embeddings": 64,
+    }
+    config = Phi3Config(
+        rope_scaling=scaling, pad_token_id=0, max_position_embeddings=128, **SHAPE
     )
-    Qwen2ForCausalLM(windowed).save_pretrained(folder)
-    with pytest.raises(
-        UserError, match="layers of kind full_attention, sliding_attention"
-    ):
-        load_weights(
-            AutoModelForCausalLM, locate(folder), torch.device("cpu"), torch.float32
-        )
-    Qwen2ForCausalLM(Qwen2Config(**shape)).save_pretrained(folder)
-    model = load_weights(
-        AutoModelForCausalLM, locate(folder), torch.device("cpu"), torch.float32
+    with pytest.raises(UserError, match="longrope positions"):
+        load_weights(AutoModelForCausalLM, saved(folder, config), CPU)
+
+
+@pytest.mark.parametrize("kind", [BloomConfig, FalconConfig])
+def test_attention_of_its_own_is_refused(
+    folder: Path, kind: type[PretrainedConfig]
+) -> None:
+    config = kind(
+        vocab_size=134, hidden_size=16, num_hidden_layers=1, num_attention_heads=2
     )
-    assert context_of(model.config) == 32768  # a window that is not used bounds nothing
+    with pytest.raises(UserError, match="whose attention takes no masks"):
+        load_weights(AutoModelForCausalLM, saved(folder, config), CPU)
 
 
 def test_the_tokenizer_is_as_its_file_has_it(folder: Path) -> None:
@@ -156,16 +201,6 @@ def test_the_tokenizer_is_as_its_file_has_it(folder: Path) -> None:
         and tokenizer("Compute 3+4")["input_ids"]
         == load_tokenizer(locate("minimath-small"))("Compute 3+4")["input_ids"]
     )
-
-
-def test_devices() -> None:
-    assert best_device("cpu").type == "cpu"
-    with pytest.raises(UserError, match="no device 'abacus'"):
-        best_device("abacus")
-    if not torch.cuda.is_available():
-        assert best_device(None).type == "cpu"
-        with pytest.raises(UserError, match="no CUDA device"):
-            best_device("cuda")
 
 
 # The hub
@@ -207,12 +242,25 @@ def test_a_model_that_is_not_there_or_not_yours(
 
 def test_without_a_network_the_cache_serves(monkeypatch, folder: Path) -> None:
     no_hub(monkeypatch, ConnectionError())
-    monkeypatch.setattr(
-        huggingface_hub,
-        "snapshot_download",
-        lambda hub_id, local_files_only, **_: str(folder),
-    )
+    asked = []
+
+    def cached(hub_id: str, local_files_only: bool, revision: str | None, **_) -> str:
+        asked.append((hub_id, revision))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
     assert LanguageModel.load("somebody/model").vocabulary == 134
+    assert locate("somebody/model", "refs/pr/4")["local_files_only"]
+    assert asked == [("somebody/model", None), ("somebody/model", "refs/pr/4")]
+
+
+def test_a_revision_that_is_not_there(monkeypatch, folder: Path) -> None:
+    no_hub(monkeypatch, RevisionNotFoundError.__new__(RevisionNotFoundError))
+    with pytest.raises(UserError, match="no revision 'v9' on the hub"):
+        locate("somebody/model", "v9")
+    for name in (folder, "minimath-small"):
+        with pytest.raises(UserError, match="has no revision 'v9'; leave"):
+            locate(name, "v9")
 
 
 def test_an_unreachable_hub_answers_within_seconds(monkeypatch) -> None:

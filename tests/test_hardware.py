@@ -1,0 +1,82 @@
+"""Devices and dtypes: what is asked for, or what suits the machine."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+from pfref import UserError, hardware
+from pfref.hardware import DTYPES, best_device, best_dtype
+from pfref.loading import SHIPPED, load_weights, locate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the shipped small model."""
+    return Path(shutil.copytree(SHIPPED / "small", tmp_path / "model"))
+
+
+def stored_as(folder: Path, dtype: torch.dtype) -> Path:
+    model = load_weights(AutoModelForCausalLM, locate(folder), CPU, dtype)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_dtype_is_the_checkpoints_own_where_that_is_fast(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, fast: bool
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_multiplies_bfloat16", lambda: fast)
+
+    def loaded(where: str | Path, dtype: str | torch.dtype | None) -> torch.dtype:
+        return load_weights(AutoModelForCausalLM, locate(where), CPU, dtype).dtype
+
+    stored_as(folder, torch.bfloat16)
+    assert loaded(folder, "auto") == (torch.bfloat16 if fast else torch.float32)
+    assert loaded(folder, None) == loaded(folder, "auto")
+    assert loaded(folder, "float32") == loaded("minimath-small", None) == torch.float32
+    assert loaded("minimath-small", "bfloat16") == torch.bfloat16
+    assert loaded(folder, torch.float64) == torch.float64
+    stored_as(folder, torch.float16)
+    assert loaded(folder, None) == torch.float32  # no processor is fast in it
+    with pytest.raises(UserError, match="no dtype 'int4'; give auto, float32"):
+        loaded(folder, "int4")
+
+
+@pytest.mark.parametrize("major, short", [(7, "float32"), (9, "bfloat16")])
+def test_dtype_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, major: int, short: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (major, 0))
+    gpu = torch.device("cuda")
+    for own, best in (("bfloat16", short), ("float16", "float16"), (None, short)):
+        config = Qwen2Config(dtype=own)
+        assert best_dtype("auto", gpu, config) == DTYPES[best]
+    assert best_dtype("auto", gpu, None) == torch.float32  # shipped
+
+
+def test_the_processor_is_asked_without_torch_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Older torch versions do not tell what a processor can do; Linux does."""
+    found = hardware.cpu_multiplies_bfloat16()
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    if Path("/proc/cpuinfo").is_file():
+        assert hardware.cpu_multiplies_bfloat16() == found
+
+
+def test_devices() -> None:
+    assert best_device("cpu").type == "cpu"
+    with pytest.raises(UserError, match="no device 'abacus'"):
+        best_device("abacus")
+    for name in ("mps", "meta", "xpu"):
+        with pytest.raises(UserError, match=f"not run on the device {name}; give cpu"):
+            best_device(name)
+    if not torch.cuda.is_available():
+        assert best_device(None).type == "cpu"
+        with pytest.raises(UserError, match="no CUDA device"):
+            best_device("cuda")
