@@ -46,16 +46,23 @@ def locate(name: str | Path, revision: str | None = None) -> dict[str, Any]:
         return dict(pretrained_model_name_or_path=str(path.parent), gguf_file=path.name)
     if path.is_dir():
         return folder_of(path, str(name))
-    if (
-        text.startswith((".", "/", "~"))
-        or text.count("/") != 1
-        or not all(text.split("/"))
-    ):
+    if not is_hub_id(text):
         raise UserError(
             f"there is no model at {name}; give a model folder, a .gguf file, a hub id "
             "such as Qwen/Qwen2.5-1.5B-Instruct, or minimath-small"
         )
     return folder_of(Path(download(text, revision)), text)
+
+
+def is_hub_id(name: str) -> bool:
+    """Has `name` the form owner/model, and is there no folder of that name?"""
+    parts = name.split("/")
+    return (
+        len(parts) == 2
+        and all(parts)
+        and not name.startswith((".", "~"))
+        and not Path(name).exists()
+    )
 
 
 def folder_of(folder: Path, name: str) -> dict[str, Any]:
@@ -173,6 +180,7 @@ def load_weights(
         model, report = factory.from_pretrained(
             **where,
             **safe,
+            config=config,
             dtype=best_dtype(dtype, device, own),
             attn_implementation="sdpa",
             output_loading_info=True,

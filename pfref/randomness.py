@@ -1,4 +1,5 @@
-"""Explicit randomness: one CPU generator per population, and draws that depend on nothing else.
+"""Explicit randomness: one CPU generator per population, and draws that depend on
+nothing else.
 
 A population asks its own generator for its own numbers, so its particles are the same
 whether it runs alone or in a batch, on one thread or on many, on a CPU or on a GPU.
@@ -12,7 +13,11 @@ from torch import Generator, Tensor
 
 
 def generator(*key: object) -> Generator:
-    """A CPU generator seeded by everything in `key`, the same on every machine."""
+    """A CPU generator seeded by everything in `key`, the same on every machine.
+
+    A NumPy number counts as the Python number that it holds.
+    """
+    key = tuple(part.item() if hasattr(part, "item") else part for part in key)
     digest = hashlib.sha256(repr(key).encode()).digest()
     return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -23,12 +28,16 @@ def generators(seed: int, populations: int) -> list[Generator]:
 
 
 def uniforms(sources: Sequence[Generator], *shape: int) -> Tensor:
-    """Uniform numbers in [0, 1), float64, of shape (P, *shape): row p comes from generator p."""
+    """Uniform numbers in [0, 1), float64, of shape (P, *shape): row p comes from
+    generator p.
+    """
     return draw(torch.rand, sources, shape)
 
 
 def normals(sources: Sequence[Generator], *shape: int) -> Tensor:
-    """Standard normal numbers, float64, of shape (P, *shape): row p comes from generator p."""
+    """Standard normal numbers, float64, of shape (P, *shape): row p comes from
+    generator p.
+    """
     return draw(torch.randn, sources, shape)
 
 
