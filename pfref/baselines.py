@@ -1,6 +1,8 @@
-"""What the particle filter is compared with: greedy decoding, and choices among independent samples.
+"""What the particle filter is compared with: greedy decoding, and choices among
+independent samples.
 
-Independent samples are the same filter with its resampling turned off, so all methods share one code path.
+Independent samples are the same filter with its resampling turned off, so all methods
+share one code path.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from .answers import boxed, vote
 from .lm import LanguageModel, Proposal
 from .prm import RewardModel
 from .randomness import generator
-from .solver import Solution, solve
+from .solver import Solution, in_batches, solve
 
 
 def greedy(
@@ -21,17 +23,25 @@ def greedy(
     max_tokens: int = 2048,
     system: str | None = None,
 ) -> list[str | None]:
-    """The answer of the likeliest token at every place, one for each problem; no reward model."""
+    """The answer of the likeliest token at every place, one for each problem.
+
+    In batches, as `solve` takes problems; no reward model.
+    """
     proposal = Proposal(
-        temperature=0, max_tokens=max_tokens, max_step_tokens=max_tokens
+        temperature=0,
+        step_tokens=max_tokens,
+        max_step_tokens=max_tokens,
+        max_tokens=max_tokens,
     )
-    population = lm.start(
-        [lm.prompt(problem, system) for problem in problems], 1, proposal
-    )
-    sources = [generator(problem) for problem in problems]
-    while (active := ~(population.ended | population.truncated)).any():
-        lm.extend(population, active, proposal, sources)
-    return [boxed("".join(steps)) for steps in population.texts]
+    prompts = [lm.prompt(problem, system) for problem in problems]
+    found: list[str | None] = []
+    for part in in_batches(len(prompts), 1):
+        paths = lm.start(prompts[part], 1, proposal)
+        sources = [generator(problem) for problem in problems[part]]
+        while (active := ~(paths.ended | paths.truncated)).any():
+            lm.extend(paths, active, sources)
+        found += [boxed(paths.text(row)) for row in range(paths.rows)]
+    return found
 
 
 def independent(
@@ -43,13 +53,16 @@ def independent(
 ) -> list[Solution]:
     """N samples of each problem that never meet: `solve` with threshold 0.
 
-    The choices below read them; their own `answer` is a vote by the product of the odds, another method.
+    The choices below read them; their own `answer` is a vote by the product of the
+    odds, another method.
     """
     return solve(list(problems), lm, prm, samples, threshold=0.0, **options)
 
 
 def best_of(solution: Solution) -> str | None:
-    """The answer that the reward model scores highest: of independent samples, best-of-N (Cobbe et al. 2021)."""
+    """The answer that the reward model scores highest: of independent samples,
+    best-of-N (Cobbe et al. 2021).
+    """
     finished = [p for p in solution.particles if p.finished]
     return max(finished, key=lambda p: p.reward).answer if finished else None
 
@@ -64,6 +77,8 @@ def weighted_best_of(solution: Solution) -> str | None:
 
 
 def majority(solution: Solution) -> str | None:
-    """Self-consistency: the commonest answer, without the reward model (Wang et al. 2023)."""
+    """Self-consistency: the commonest answer, without the reward model (Wang et al.
+    2023).
+    """
     finished = [p for p in solution.particles if p.finished]
     return next(iter(vote([p.answer for p in finished], [1.0] * len(finished))), None)

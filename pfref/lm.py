@@ -1,125 +1,93 @@
-"""The proposal: a language model that extends many particles by one reasoning step at a time.
+"""The proposal: a language model that extends many particles by one reasoning step at a
+time.
 
-A step is the tokens up to and including the delimiter, or a fixed number of tokens. Steps are kept as tokens.
-The prompt is fed once per problem and forked to N particles; from then on each token is fed once.
+A step is the tokens up to and including the delimiter, or a fixed number of tokens.
+Steps are kept as tokens. A prompt is read once per problem; from then on each token of
+a particle is fed once, on slots that `decoding` keeps.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from .attention import NAME
 from .cache import RaggedCache
+from .decoding import Decoder
 from .errors import UserError
-from .loading import (
-    best_device,
-    best_dtype,
-    context_of,
-    load_tokenizer,
-    load_weights,
-    locate,
-)
-from .randomness import uniforms
-from .stepping import BLANK, complete_state, end_tokens, match_table
+from .hardware import best_device
+from .loading import context_of, load_tokenizer, load_weights, locate
+from .paths import Paths
+from .prompts import chat_ids, end_tokens
+from .stepping import match_table
 
-UNIFORMS_AT_ONCE = 64  # tokens for which a population draws its uniforms together
+LOOK = {"cpu": 1}  # tokens between two looks of the host: on a CPU a look is free
+ELSEWHERE = 8
+SPARE = 0.25  # elsewhere, the share of slots that may be through before rows are moved
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """How steps are proposed. A particle cut by a limit before it is complete is *truncated*, and ruled out."""
+    """How steps are proposed. A particle cut by a limit is *truncated*, and ruled
+    out.
+    """
 
     temperature: float = 0.8  # 0 takes the likeliest token
-    target_temperature: float | None = (
-        None  # of the target's language model; None: the same, and nothing to weigh
-    )
+    target_temperature: float | None = None  # of the target; None: the same
     delimiter: str = "\n\n"
-    step_tokens: int | None = (
-        None  # steps of exactly so many tokens instead of the delimiter
-    )
+    step_tokens: int | None = None  # steps of so many tokens instead of the delimiter
     max_step_tokens: int = 1024
     max_tokens: int = 2048  # generated tokens a particle
     max_steps: int = 40
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or (
-            self.target_temperature is not None and self.target_temperature <= 0
-        ):
+        target = 1.0 if self.target_temperature is None else self.target_temperature
+        if not 0 <= self.temperature < math.inf or not 0 < target < math.inf:
             raise UserError(
-                "a temperature is not negative, and the target's is positive"
+                "a temperature is a number that is not negative, and the target's is "
+                f"positive: not {self.temperature} and {self.target_temperature}"
             )
         if self.temperature == 0 and self.target_temperature is not None:
             raise UserError(
-                "temperature 0 proposes one sequence only and cannot be weighed against another temperature"
+                "temperature 0 proposes one sequence only and cannot be weighed against "
+                "another temperature"
             )
-        if (
-            min(
-                self.max_step_tokens,
-                self.max_tokens,
-                self.max_steps,
-                1 if self.step_tokens is None else self.step_tokens,
-            )
-            < 1
-        ):
+        limits = (self.max_step_tokens, self.max_tokens, self.max_steps)
+        if min(*limits, 1 if self.step_tokens is None else self.step_tokens) < 1:
             raise UserError("limits on tokens and steps are at least 1")
         if not self.delimiter:
             raise UserError(
-                "the step delimiter is empty; give text that ends a step, such as a blank line"
+                "the step delimiter is empty; give text that ends a step, such as a "
+                "blank line"
             )
 
 
-@dataclass
-class Population:
-    """P x N particles of a language model, R = P * N rows; particle (p, n) is row p * N + n."""
-
-    shape: tuple[int, int]  # P, N
-    cache: RaggedCache
-    logits: Tensor  # (slots, V) of each slot's next token
-    tokens: Tensor  # (R, capacity) generated tokens
-    lengths: Tensor  # (R,) generated so far
-    room: Tensor  # (R,) tokens that a row may generate in all
-    step_lengths: list[Tensor] = field(
-        default_factory=list
-    )  # for each step, (R,) length after it
-    texts: list[tuple[str, ...]] = field(
-        default_factory=list
-    )  # for each row, its steps
-    ended: Tensor = field(
-        default_factory=lambda: torch.zeros(0)
-    )  # (R,) bool, by an end token
-    truncated: Tensor = field(default_factory=lambda: torch.zeros(0))  # (R,) bool
-    log_ratio: Tensor = field(
-        default_factory=lambda: torch.zeros(0)
-    )  # (R,) log target / proposal of the last step
-    parents: Tensor = field(
-        default_factory=lambda: torch.zeros(0)
-    )  # (R,) row that each row's cache is still in
-    generated: Tensor = field(
-        default_factory=lambda: torch.zeros(0)
-    )  # (P,) tokens generated, dead branches too
-
-    @property
-    def rows(self) -> int:
-        return self.shape[0] * self.shape[1]
-
-    def solution(self, row: int) -> list[int]:
-        return self.tokens[row, : int(self.lengths[row])].tolist()
-
-
 class LanguageModel:
-    """A causal language model as a stepwise proposal: `LanguageModel.load("minimath-small")`."""
+    """A causal language model as a stepwise proposal: `LanguageModel.load(name)`.
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    look   tokens between two looks of the host at the rows, 1 on a CPU
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, template_args: dict[str, Any] | None = None
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.template_args = template_args
+        model.set_attn_implementation(NAME)
         self.device = model.device
         self.context = context_of(model.config)
-        self.vocabulary: int = model.get_output_embeddings().weight.shape[0]
+        self.head = model.get_output_embeddings()
+        self.vocabulary: int = self.head.weight.shape[0]
         self.end_tokens = end_tokens(model, tokenizer)
-        self.is_end = torch.zeros(self.vocabulary, dtype=torch.bool, device=self.device)
-        self.is_end[list(self.end_tokens)] = True
+        is_end = torch.zeros(self.vocabulary, dtype=torch.bool)
+        is_end[list(self.end_tokens)] = True
+        self.is_end = is_end.to(self.device)
+        self.look = LOOK.get(self.device.type, ELSEWHERE)
+        self.spare = 0.0 if self.look == 1 else SPARE
         self.tables: dict[str, Tensor] = {}
 
     @classmethod
@@ -127,54 +95,31 @@ class LanguageModel:
         cls,
         name: str | Path,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: str | torch.dtype | None = None,
+        *,
+        revision: str | None = None,
+        template_args: dict[str, Any] | None = None,
     ) -> "LanguageModel":
-        """From a shipped name (minimath-small), a model folder, a .gguf file or a hub id."""
+        """A shipped name (minimath-small), a model folder, a .gguf file or a hub id.
+
+        dtype          None or "auto": the checkpoint's own where the device is fast in
+                       it, else float32
+        template_args  for the chat template, such as {"enable_thinking": False}
+        """
         from transformers import AutoModelForCausalLM
 
-        where, place = locate(name), best_device(device)
-        return cls(
-            load_weights(AutoModelForCausalLM, where, place, best_dtype(dtype, place)),
-            load_tokenizer(where),
-        )
+        where = locate(name, revision)
+        model = load_weights(AutoModelForCausalLM, where, best_device(device), dtype)
+        return cls(model, load_tokenizer(where), template_args)
 
     def prompt(self, problem: str, system: str | None = None) -> list[int]:
-        """Tokens of the problem as the chat template puts it, with one beginning of the text and not two."""
+        """Tokens of the problem as the chat template puts it.
+
+        Raises UserError if it cannot be read or leaves no room for a solution.
+        """
         if not problem.strip():
             raise UserError("the problem is empty; write its text")
-        if self.tokenizer.chat_template:
-            messages = [{"role": "system", "content": system}] if system else []
-            text = self.tokenizer.apply_chat_template(
-                messages + [{"role": "user", "content": problem}],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-            if system and system.strip() not in text:
-                raise UserError(
-                    "this model's chat template leaves no place for a system prompt; do without one"
-                )
-            ids = self.tokenizer(text, add_special_tokens=False)[
-                "input_ids"
-            ]  # the template wrote them
-        else:
-            ids = self.tokenizer((system + "\n\n" if system else "") + problem)[
-                "input_ids"
-            ]
-        unknown = self.tokenizer.unk_token_id
-        if unknown is not None and unknown in ids:
-            words = f"{system or ''} {problem}".split()
-            strange = next(
-                (
-                    word
-                    for word in words
-                    if unknown in self.tokenizer(word)["input_ids"]
-                ),
-                problem,
-            )
-            raise UserError(
-                f"this model's tokenizer does not know {strange!r}; "
-                "a MiniMath model reads only problems worded as MiniMath words them"
-            )
+        ids = chat_ids(self.tokenizer, problem, system, self.template_args)
         self.check_room(ids)
         return ids
 
@@ -182,194 +127,94 @@ class LanguageModel:
         """Raises UserError if the prompt leaves no room for a solution."""
         if len(prompt) >= self.context:
             raise UserError(
-                f"the prompt has {len(prompt)} tokens and the model's context {self.context}, which leaves no "
-                "room for a solution; shorten the problem or take a model with a longer context"
+                f"the prompt has {len(prompt)} tokens and the model's context "
+                f"{self.context}, which leaves no room for a solution; shorten the "
+                "problem or take a model with a longer context"
             )
 
     @torch.inference_mode()
     def start(
-        self, prompts: Sequence[Sequence[int]], particles: int, proposal: Proposal
-    ) -> Population:
-        """Feed P prompts once each, and fork each to N particles that have generated nothing yet."""
+        self,
+        prompts: Sequence[Sequence[int]],
+        particles: int,
+        proposal: Proposal,
+        copies: int = 1,
+    ) -> Paths:
+        """Read each prompt once, for `copies` populations of N particles that are
+        empty.
+
+        Population p works on prompt p // copies.
+        """
         for prompt in prompts:
             self.check_room(prompt)
-        counts = [len(prompt) for prompt in prompts]
-        ids = torch.zeros(len(prompts), max(counts), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
-        cache = RaggedCache(len(prompts), self.device)
-        last, place = (
-            torch.tensor(counts, device=self.device).sub(1).unique(return_inverse=True)
-        )
-        logits = cache.extend(
-            self.model, ids.to(self.device), counts, logits_to_keep=last
-        ).logits
-        logits = logits[torch.arange(len(prompts), device=self.device), place]
-        slots = torch.arange(len(prompts), device=self.device).repeat_interleave(
-            particles
-        )
-        cache.select(slots)
-        cache.particle = torch.arange(len(slots), device=self.device)
-        room = (self.context - torch.tensor(counts, device=self.device)).clamp(
-            max=proposal.max_tokens
-        )[slots]
-        zeros = torch.zeros(len(slots), dtype=torch.long, device=self.device)
-        return Population(
-            (len(prompts), particles),
+        rows = len(prompts) * copies * particles
+        paths = Paths.empty(len(prompts) * copies, particles)
+        cache = RaggedCache(rows, self.device)
+        each = copies * particles
+        logits = cache.read_prompts(self.model, prompts, each, self.head)
+        room = [min(proposal.max_tokens, self.context - len(p)) for p in prompts]
+        paths.work = Decoder(
+            self.model,
+            self.is_end,
+            self.match_table(proposal.delimiter),
+            proposal,
             cache,
-            logits[slots],
-            zeros.new_zeros(len(slots), UNIFORMS_AT_ONCE),
-            zeros,
-            room,
-            texts=[()] * len(slots),
-            ended=zeros.bool(),
-            truncated=zeros.bool(),
-            log_ratio=torch.zeros(len(slots), dtype=torch.float64, device=self.device),
-            parents=torch.arange(len(slots), device=self.device),
-            generated=zeros.view(len(prompts), -1).sum(1),
+            logits.repeat_interleave(each, 0),
+            torch.tensor(room, device=self.device).repeat_interleave(each),
+            particles,
         )
+        return paths
 
-    def fork(self, population: Population, ancestors: Tensor) -> None:
-        """Row r becomes a copy of row ancestors[r], (R,). The caches follow when the next step needs them."""
-        p = population
-        for name in (
-            "tokens",
-            "lengths",
-            "room",
-            "ended",
-            "truncated",
-            "log_ratio",
-            "parents",
-        ):
-            setattr(p, name, getattr(p, name)[ancestors])
-        p.step_lengths = [lengths[ancestors] for lengths in p.step_lengths]
-        p.texts = [p.texts[row] for row in ancestors.tolist()]
+    def fork(self, paths: Paths, ancestors: Tensor) -> None:
+        """Row r becomes a copy of row ancestors[r], (R,); slots follow when a step
+        begins.
+
+        Rows of a population that is in the middle of its step stay as they are.
+        """
+        paths.fork(ancestors)
 
     @torch.inference_mode()
     def extend(
-        self,
-        population: Population,
-        active: Tensor,
-        proposal: Proposal,
-        sources: Sequence[Generator],
-    ) -> None:
-        """One more step for every row in `active`, (R,); the rows of the others leave the cache."""
-        p = population
-        p.logits = p.logits[p.cache.fork(p.parents, active)]
-        p.parents = torch.arange(p.rows, device=self.device)
-        p.log_ratio = torch.zeros_like(p.log_ratio)
-        working = len(
-            p.cache.particle
-        )  # the first slots hold the rows whose step goes on
-        matched = torch.full((working,), BLANK, device=self.device)
-        taken = 0  # tokens of this step
-        while working > 0:
-            rows = p.cache.particle[:working]
-            if taken % UNIFORMS_AT_ONCE == 0:
-                points = self.draw_points(p, rows, sources)
-            token = sample(
-                p.logits[:working],
-                proposal.temperature,
-                points[rows, taken % UNIFORMS_AT_ONCE],
-            )
-            if proposal.target_temperature is not None:
-                p.log_ratio[rows] += log_ratio(p.logits[:working], token, proposal)
-            p.tokens[rows, p.lengths[rows]] = token
-            p.lengths[rows] += 1
-            taken += 1
-            p.logits[:working] = p.cache.extend(self.model, token[:, None]).logits[
-                :, -1
-            ]
-            matched = self.match_table(proposal.delimiter)[matched[:working], token]
-            staying = self.goes_on(p, rows, token, matched, taken, proposal)
-            if (remaining := int(staying.sum())) < working:
-                new, old = p.cache.to_front(staying)
-                p.logits[new], matched[new] = p.logits[old], matched[old]
-                working = remaining
-        self.write_texts(p, active)
-
-    def draw_points(
-        self, population: Population, rows: Tensor, sources: Sequence[Generator]
+        self, paths: Paths, active: Tensor, sources: Sequence[Generator]
     ) -> Tensor:
-        """Uniforms for the next tokens, (R, UNIFORMS_AT_ONCE), and room for these tokens.
+        """Let `active` rows, (R,), write until some populations have completed their
+        step.
 
-        Only populations that are still at work draw, each from its own generator and for all its particles:
-        what one population draws does not depend on the others.
+        Returns these populations, (P,). The others go on where they are at the next
+        call; a population without an active row is left alone.
         """
-        p, particles = population, population.shape[1]
-        missing = int(p.lengths.max()) + UNIFORMS_AT_ONCE - p.tokens.shape[1]
-        p.tokens = nn.functional.pad(p.tokens, (0, max(0, missing)))
-        points = torch.zeros(
-            *p.shape, UNIFORMS_AT_ONCE, dtype=torch.float64, device=self.device
-        )
-        chosen = (rows // particles).unique().tolist()
-        points[chosen] = uniforms(
-            [sources[k] for k in chosen], particles, UNIFORMS_AT_ONCE
-        ).to(self.device)
-        return points.view(p.rows, -1)
-
-    def goes_on(
-        self,
-        population: Population,
-        rows: Tensor,
-        token: Tensor,
-        matched: Tensor,
-        taken: int,
-        proposal: Proposal,
-    ) -> Tensor:
-        """Which of `rows` need another token for this step; notes which have ended and which a limit cut."""
-        p, ended = population, self.is_end[token]
-        if proposal.step_tokens is None:
-            complete, cut = (
-                matched == complete_state(proposal.delimiter),
-                taken >= proposal.max_step_tokens,
+        decoder: Decoder = paths.work
+        particles = paths.shape[1]
+        wanted = active.nonzero()[:, 0].tolist()
+        fresh = [row for row in wanted if row // particles not in decoder.steps]
+        if fresh:
+            decoder.begin(fresh, paths.parents, sources)
+        ready: list[int] = []
+        while decoder.steps and not ready:
+            for _ in range(self.look):
+                decoder.token()
+            ready = decoder.look(self.look, sources, self.spare)
+        done = torch.zeros(paths.shape[0], dtype=torch.bool)
+        done[ready] = True
+        own = done.repeat_interleave(particles)
+        paths.log_ratio[own], paths.spoke[own] = 0.0, False
+        for row in own.nonzero()[:, 0].tolist():
+            paths.parents[row] = row
+        rows = [row for row in wanted if own[row]]
+        if rows:
+            steps = decoder.read(rows)
+            paths.ended[rows] = torch.tensor([step.ended for step in steps])
+            paths.truncated[rows] = torch.tensor([step.truncated for step in steps])
+            ratios = torch.tensor(
+                [step.log_ratio for step in steps], dtype=torch.float64
             )
-        else:
-            complete, cut = torch.full_like(ended, taken >= proposal.step_tokens), False
-        p.ended[rows] = ended
-        p.truncated[rows] = ~ended & (
-            (~complete & cut) | (p.lengths[rows] >= p.room[rows])
-        )
-        return ~(complete | ended | p.truncated[rows])
-
-    def write_texts(self, population: Population, active: Tensor) -> None:
-        """Note where each row's step ends, and its text."""
-        p = population
-        before = p.step_lengths[-1] if p.step_lengths else torch.zeros_like(p.lengths)
-        p.step_lengths.append(p.lengths.clone())
-        p.generated = p.generated + (p.lengths - before).view(p.shape).sum(1)
-        starts, ends, tokens = before.tolist(), p.lengths.tolist(), p.tokens.cpu()
-        rows = active.nonzero()[:, 0].tolist()
-        steps = [tokens[row, starts[row] : ends[row]].tolist() for row in rows]
-        for row, text in zip(
-            rows,
-            self.tokenizer.batch_decode(steps, skip_special_tokens=True),
-            strict=True,
-        ):
-            p.texts[row] += (text,)
+            paths.log_ratio[rows] = ratios
+            paths.append(rows, [step.tokens for step in steps], self.tokenizer)
+        return done
 
     def match_table(self, delimiter: str) -> Tensor:
+        """`stepping.match_table` of this tokenizer, made once for a delimiter."""
         if delimiter not in self.tables:
-            self.tables[delimiter] = match_table(
-                self.tokenizer, self.vocabulary, delimiter
-            ).to(self.device)
+            table = match_table(self.tokenizer, self.vocabulary, delimiter)
+            self.tables[delimiter] = table.to(self.device)
         return self.tables[delimiter]
-
-
-def sample(logits: Tensor, temperature: float, points: Tensor) -> Tensor:
-    """One token a row by inverse CDF: (B, V) logits and (B,) uniforms -> (B,). Temperature 0 takes the likeliest."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    cumulative = torch.softmax(logits.float() / temperature, -1).cumsum(
-        -1, dtype=torch.float64
-    )
-    return torch.searchsorted(
-        cumulative, (points * cumulative[:, -1])[:, None], right=True
-    )[:, 0].clamp(max=logits.shape[-1] - 1)
-
-
-def log_ratio(logits: Tensor, token: Tensor, proposal: Proposal) -> Tensor:
-    """log p_target(token) - log p_proposal(token), (B,): the price of sampling at another temperature."""
-    target = torch.log_softmax(logits.double() / proposal.target_temperature, -1)
-    source = torch.log_softmax(logits.double() / proposal.temperature, -1)
-    return (target - source).gather(1, token[:, None])[:, 0]

@@ -122,17 +122,20 @@ def chat_ids(
     leaves the system text out.
     """
     place = place or "this model"
-    refuse_unknown(tokenizer, [system or "", problem], place)
+    refuse_unknown(tokenizer, [problem], place)
     if not tokenizer.chat_template:
         if required:
             raise UserError(NO_TEMPLATE.format(place=place))
+        refuse_unknown(tokenizer, [system or ""], place)
         text = f"{system}\n\n{problem}" if system else problem
         return begun(tokenizer, plain_ids(tokenizer, text))
     mark = unused(problem + (system or ""))
     words = mark.join(cut(tokenizer, problem))
     orders = mark.join(cut(tokenizer, system)) if system else None
     text = rendered(tokenizer, words, orders, template_args or {}, place)
-    if orders and orders.strip() not in text and not optional_system:
+    if orders and orders.strip() in text:
+        refuse_unknown(tokenizer, [system or ""], place)
+    elif orders and not optional_system:
         raise UserError(
             f"{place} has a chat template that leaves no place for a system prompt; "
             "do without one"

@@ -1,10 +1,12 @@
-"""Reasoning as a state-space model: the language model is the transition, the reward model the potential.
+"""Reasoning as a state-space model: the language model is the transition, the reward
+model the potential.
 
-    target of `odds`         p_M(x_1:T) * prod_t r_t / (1 - r_t)    what the paper's released code uses
-    target of `score`        p_M(x_1:T) * prod_t r_t                the emission that the paper states
-    target of `telescoping`  p_M(x_1:T) * r_T                       r_t / r_t-1, so that only the last score stays
+    target of `odds`         p_M(x_1:T) * prod_t r_t / (1 - r_t)    the paper's released code
+    target of `score`        p_M(x_1:T) * prod_t r_t                the paper's emission
+    target of `telescoping`  p_M(x_1:T) * r_T                       r_t / r_t-1 at each step
 
-r_t = sigmoid(z_t) is the reward model's score of the prefix x_1:t. A temperature tau divides every log potential.
+r_t = sigmoid(z_t) is the reward model's score of the prefix x_1:t. A temperature tau
+divides every log potential.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +18,9 @@ from torch.nn.functional import logsigmoid
 
 from .answers import boxed
 from .errors import UserError
-from .lm import LanguageModel, Population, Proposal
-from .prm import Judgement, RewardModel
+from .lm import LanguageModel, Proposal
+from .paths import Paths
+from .prm import AGGREGATIONS, Judgement, RewardModel
 from .smc import FeynmanKac
 
 Potential = Callable[
@@ -46,23 +49,33 @@ POTENTIALS: dict[str, Potential] = {
 
 @dataclass
 class Thoughts:
-    """P x N partial solutions and what the reward model thinks of them; R = P * N rows. Updated in place."""
+    """P x N partial solutions, R = P * N rows, and what the reward model thinks of
+    them.
 
-    population: Population
+    On the host, and updated in place.
+    """
+
+    paths: Paths
     judgement: Judgement
-    z: Tensor  # (R,) log-odds of each prefix now
-    before: Tensor  # (R,) and one step ago
-    moved: Tensor  # (R,) extended by the last step?
-    finished: Tensor  # (R,) by an end token, or by a complete \boxed{}
+    z: Tensor  # (R,) log-odds of each prefix now; +inf before the first score
+    before: Tensor  # (R,) and one score ago
+    weighed: Tensor  # (R,) bool, has the last step a score of its own?
+    finished: Tensor  # (R,) bool, by an end token, or by a complete \\boxed{}
+    ready: Tensor  # (P,) bool, populations that have just completed a step
 
 
 class Reasoning(FeynmanKac[Thoughts]):
-    """The Feynman-Kac model of P problems under one language model and one reward model.
+    """The Feynman-Kac model of P problems under a language model and a reward model.
 
-    potential  `odds`, `score` or `telescoping`           tau  divides the log potentials, above 0
-    finished   `absorbed`: a finished particle has G = 1 from then on;
-               `reweighted`: it is weighed again at every step, as the paper's code does
-    A particle cut by a limit of `proposal` before it finished is ruled out: G = 0.
+    potential    `odds`, `score` or `telescoping`
+    tau          divides the log potentials, above 0
+    aggregation  how step scores make a prefix's: `last`, `min`, `prod`, or `model`,
+                 which reads the whole partial solution as one block
+    finished     `absorbed`: a finished particle has G = 1 from then on; `reweighted`:
+                 it is weighed at every step of its population, as in the paper's code
+
+    A particle cut by a limit of `proposal` before it finished is ruled out: G = 0. A
+    step that adds no text, such as an end token alone, is not weighed.
     """
 
     def __init__(
@@ -75,113 +88,97 @@ class Reasoning(FeynmanKac[Thoughts]):
         tau: float = 1.0,
         finished: str = "absorbed",
         system: str | None = None,
+        aggregation: str = "last",
     ) -> None:
-        if potential not in POTENTIALS:
-            raise UserError(
-                f"there is no potential {potential!r}; choose one of {', '.join(POTENTIALS)}"
-            )
+        for name, value, known in (
+            ("potential", potential, POTENTIALS),
+            ("aggregation", aggregation, AGGREGATIONS),
+        ):
+            if value not in known:
+                raise UserError(
+                    f"there is no {name} {value!r}; choose one of {', '.join(known)}"
+                )
         if finished not in ("absorbed", "reweighted"):
             raise UserError(
                 f"finished particles are 'absorbed' or 'reweighted', not {finished!r}"
             )
-        if not tau > 0:
+        if not 0 < tau < float("inf"):
             raise UserError(f"the potential's temperature must be positive, not {tau}")
         if not problems:
             raise UserError("there is no problem to solve")
-        self.lm, self.prm, self.problems, self.proposal = (
-            lm,
-            prm,
-            list(problems),
-            proposal or Proposal(),
-        )
-        self.potential, self.tau, self.reweighted = (
-            POTENTIALS[potential],
-            tau,
-            finished == "reweighted",
-        )
+        self.lm, self.prm, self.problems = lm, prm, list(problems)
+        self.proposal, self.aggregation = proposal or Proposal(), aggregation
+        self.potential, self.tau = POTENTIALS[potential], tau
+        self.reweighted = finished == "reweighted"
         self.prompts = [lm.prompt(problem, system) for problem in self.problems]
         for problem in self.problems:
             prm.prompt(problem)  # raises now, not after other problems were solved
 
     def start(self, particles: int, generators: Sequence[Generator]) -> Thoughts:
         """Read the prompts, then take the first step."""
-        population = self.lm.start(self.prompts, particles, self.proposal)
+        paths = self.lm.start(self.prompts, particles, self.proposal)
         judgement = self.prm.start(self.problems, particles)
-        certain = torch.full(
-            (population.rows,), torch.inf, dtype=torch.float64, device=self.lm.device
-        )
-        none = torch.zeros_like(certain, dtype=torch.bool)
-        state = Thoughts(population, judgement, certain, certain, none, none)
-        return self.mutate(
-            state, 1, torch.ones(population.shape, dtype=torch.bool), generators
-        )
+        certain = torch.full((paths.rows,), torch.inf, dtype=torch.float64)
+        none = torch.zeros(paths.rows, dtype=torch.bool)
+        everyone = torch.ones(paths.shape, dtype=torch.bool)
+        ready = torch.zeros(paths.shape[0], dtype=torch.bool)
+        state = Thoughts(paths, judgement, certain, certain, none, none, ready)
+        return self.mutate(state, 1, everyone, generators)
 
+    @torch.inference_mode()
     def mutate(
         self, state: Thoughts, t: int, active: Tensor, generators: Sequence[Generator]
     ) -> Thoughts:
-        """One step by the language model, one score by the reward model."""
-        p = state.population
-        state.moved = active.flatten().to(self.lm.device)
-        self.lm.extend(p, state.moved, self.proposal, generators)
-        texts = [steps[-1] if steps else "" for steps in p.texts]
-        done = torch.tensor(
-            [
-                bool(moved and "}" in text and boxed("".join(steps)))
-                for moved, text, steps in zip(
-                    state.moved.tolist(), texts, p.texts, strict=True
-                )
-            ]
-        )
-        state.finished = (
-            p.ended | done.to(self.lm.device) | (state.finished & ~state.moved)
-        )
-        p.truncated = (p.truncated | (t >= self.proposal.max_steps)) & ~state.finished
-        # An end token alone is no new step: the score stands. Nobody reads what was cut short.
-        silent = (
-            torch.tensor(
-                [t > 1 and not text.strip() for text in texts], device=self.lm.device
-            )
-            & p.ended
-        )
-        self.prm.extend(
-            state.judgement,
-            (state.moved & ~silent & ~p.truncated).to(self.prm.device),
-            texts,
-        )
-        state.before, state.z = (
-            state.z,
-            self.prm.log_odds(state.judgement).to(self.lm.device),
-        )
+        """Steps by the language model, until some populations have completed theirs,
+        and scores of these by the reward model.
+        """
+        p = state.paths
+        state.ready = self.lm.extend(p, active.flatten(), generators)
+        moved = (active & state.ready[:, None]).flatten()
+        for row in moved.nonzero()[:, 0].tolist():
+            if p.ended[row] or (p.spoke[row] and self.answered(p, row)):
+                state.finished[row] = True
+            elif len(p.ends[row]) >= self.proposal.max_steps:
+                p.truncated[row] = True
+        p.truncated &= ~state.finished
+        # What was cut short is not read. Who ends without a word is read once.
+        silent = ~p.spoke & ~(p.ended & (state.z == torch.inf))
+        read = moved & ~silent & ~p.truncated
+        self.prm.extend(state.judgement, read, p.texts, self.aggregation)
+        z = self.prm.log_odds(state.judgement, self.aggregation).cpu()
+        ready = state.ready.repeat_interleave(p.shape[1])
+        state.weighed = torch.where(ready, read, state.weighed)
+        state.before = torch.where(ready, state.z, state.before)
+        state.z = torch.where(read, z, state.z)
         return state
 
+    def answered(self, paths: Paths, row: int) -> bool:
+        """Is there an answer in the row's text, and is it whole?"""
+        whole = self.proposal.step_tokens is None or "}" in paths.texts[row][-1]
+        return whole and boxed(paths.text(row)) is not None
+
+    def ready(self, state: Thoughts, t: int) -> Tensor:
+        return state.ready
+
     def log_potential(self, state: Thoughts, t: int) -> Tensor:
-        weighed = state.moved | (state.finished if self.reweighted else False)
-        log_g = torch.where(
-            weighed, self.potential(state.z, state.before) / self.tau, 0.0
-        )
-        log_g = torch.where(
-            state.z == -torch.inf, -torch.inf, log_g
-        )  # beyond the reward model's context, and not -inf + inf
-        log_g = log_g + torch.where(state.moved, state.population.log_ratio, 0.0)
-        return torch.where(state.population.truncated, -torch.inf, log_g).view(
-            state.population.shape
-        )
+        p = state.paths
+        weighed = state.weighed | (state.finished if self.reweighted else False)
+        log_g = self.potential(state.z, state.before) / self.tau
+        log_g = torch.where(weighed, log_g, 0.0)
+        # Beyond the reward model's context, and not -inf + inf.
+        log_g = torch.where(state.z == -torch.inf, -torch.inf, log_g) + p.log_ratio
+        return torch.where(p.truncated, -torch.inf, log_g).view(p.shape)
 
     def finished(self, state: Thoughts, t: int) -> Tensor:
-        return (state.finished | state.population.truncated).view(
-            state.population.shape
-        )
+        return (state.finished | state.paths.truncated).view(state.paths.shape)
 
     def fork(self, state: Thoughts, ancestors: Tensor) -> Thoughts:
-        """Fork the records now; both caches follow when the next step needs them, and copy only active rows."""
+        """Fork the records now; the caches follow when a row is fed again."""
         particles = ancestors.shape[1]
-        rows = (
-            (ancestors + torch.arange(len(ancestors))[:, None] * particles)
-            .flatten()
-            .to(self.lm.device)
-        )
-        self.lm.fork(state.population, rows)
-        self.prm.fork(state.judgement, rows.to(self.prm.device))
-        for name in ("z", "before", "moved", "finished"):
+        first = torch.arange(len(ancestors))[:, None] * particles
+        rows = (ancestors + first).flatten()
+        self.lm.fork(state.paths, rows)
+        self.prm.fork(state.judgement, rows)
+        for name in ("z", "before", "weighed", "finished"):
             setattr(state, name, getattr(state, name)[rows])
         return state

@@ -1,10 +1,12 @@
-"""Sequential Monte Carlo: what a model must offer, and the one particle filter that runs all of them.
+"""Sequential Monte Carlo: what a model must offer, and the one particle filter that
+runs all of them.
 
 A Feynman-Kac model has transitions M_t and potentials G_t. Its target after step t is
 
     pi_t(x_1:t) = M_1(x_1) G_1(x_1) ... M_t(x_t | x_1:t-1) G_t(x_1:t) / Z_t,
 
-and Z_t is its evidence (Del Moral 2004). The filter runs P independent populations of N particles at once.
+and Z_t is its evidence (Del Moral 2004). The filter runs P independent populations of N
+particles at once.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +26,9 @@ State = TypeVar("State")
 
 
 class FeynmanKac(ABC, Generic[State]):
-    """A model that the particle filter can run. P is the number of generators, one for each population."""
+    """A model that the particle filter can run. P is the number of generators, one for
+    each population.
+    """
 
     @abstractmethod
     def start(self, particles: int, generators: Sequence[Generator]) -> State:
@@ -34,18 +38,32 @@ class FeynmanKac(ABC, Generic[State]):
     def mutate(
         self, state: State, t: int, active: Tensor, generators: Sequence[Generator]
     ) -> State:
-        """x_t ~ M_t(. | x_1:t-1) for the particles in `active`, a (P, N) mask; the others stay as they are."""
+        """x_t ~ M_t(. | x_1:t-1) for the particles in `active`, a (P, N) mask; the
+        others stay as they are.
+        """
 
     @abstractmethod
     def log_potential(self, state: State, t: int) -> Tensor:
-        """log G_t(x_1:t), (P, N). -inf rules a particle out; a finished particle that is absorbed has 0."""
+        """log G_t(x_1:t), (P, N). -inf rules a particle out; a finished particle that
+        is absorbed has 0.
+        """
 
     @abstractmethod
     def finished(self, state: State, t: int) -> Tensor:
         """Which particles are complete and will not be extended, a (P, N) mask."""
 
+    def ready(self, state: State, t: int) -> Tensor | None:
+        """Which populations have taken their step, a (P,) mask; None, as here, if all.
+
+        The others are in the middle of it. They are neither weighed nor resampled, and
+        `mutate` goes on with them: no population waits for another's long step.
+        """
+        return None
+
     def fork(self, state: State, ancestors: Tensor) -> State:
-        """Particle n becomes a copy of particle ancestors[p, n] of its population. Here: a tensor state (P, N, ...)."""
+        """Particle n becomes a copy of particle ancestors[p, n] of its population.
+        Here: a tensor state (P, N, ...).
+        """
         population = torch.arange(len(ancestors), device=ancestors.device)[:, None]
         return state[population, ancestors]
 
@@ -62,6 +80,7 @@ class Step(Generic[State]):
     active: Tensor  # (P, N) particles that are neither finished nor ruled out
     resampled: Tensor  # (P,) will this population resample before the next step?
     ancestors: Tensor  # (P, N) parents of the particles of step t + 1
+    stepped: Tensor  # (P,) did this population take a step?
 
     @property
     def weights(self) -> Tensor:
@@ -70,7 +89,8 @@ class Step(Generic[State]):
 
 
 class ParticleFilter(Iterator[Step[State]]):
-    """The particle filter with adaptive resampling: `for step in ParticleFilter(model, 64, generators): ...`
+    """The particle filter with adaptive resampling: `for step in ParticleFilter(model,
+    64, generators): ...`
 
     1. Move every active particle: x_t ~ M_t.   2. Weigh: log w += log G_t.
     3. If the effective sample size is at most `threshold` * N, draw ancestors in proportion to the weights
@@ -122,50 +142,39 @@ class ParticleFilter(Iterator[Step[State]]):
                     last.resampled[:, None], last.log_evidence[:, None], log_weights
                 )
             state = self.model.mutate(state, t, active, self.generators)
+        stepped = active.any(1)  # a population that has ended is weighed no more
+        if (ready := self.model.ready(state, t)) is not None:
+            stepped &= ready.cpu()
         increment = self.model.log_potential(state, t).to("cpu", torch.float64)
+        increment = torch.where(stepped[:, None], increment, 0.0)
         if (increment.isnan() | (increment == torch.inf)).any():
             raise UserError(
-                f"a log potential at step {t} is NaN or plus infinity: the model's scores are broken"
+                f"a log potential at step {t} is NaN or plus infinity: the model's "
+                "scores are broken"
             )
-        running = active.any(
-            1, keepdim=True
-        )  # a population that has ended is weighed no more
-        log_weights = torch.where(running, log_weights + increment, log_weights)
-        active = (
-            running & (log_weights > -torch.inf) & ~self.model.finished(state, t).cpu()
+        log_weights = log_weights + increment
+        goes_on = (log_weights > -torch.inf) & ~self.model.finished(state, t).cpu()
+        active = active.any(1, keepdim=True) & torch.where(
+            stepped[:, None], goes_on, active
         )
-        step = self.record(t, state, log_weights, active)
+        step = self.record(t, state, log_weights, active, stepped)
         self.steps.append(step)
         return step
 
     def record(
-        self, t: int, state: State, log_weights: Tensor, active: Tensor
+        self, t: int, state: State, log_weights: Tensor, active: Tensor, stepped: Tensor
     ) -> Step[State]:
         ess = effective_sample_size(log_weights)
-        due = (
-            active.any(1)
-            & (ess <= self.threshold * self.particles * (1 + 1e-12))
-            & (self.threshold > 0)
-        )
+        low = ess <= self.threshold * self.particles * (1 + 1e-12)
+        due = stepped & active.any(1) & low & (self.threshold > 0)
         ancestors = torch.arange(self.particles).repeat(len(self.generators), 1)
         if due.any():
-            sources = [
-                g
-                for g, chosen in zip(self.generators, due.tolist(), strict=True)
-                if chosen
-            ]
-            ancestors[due] = self.resample(
-                normalise(log_weights[due]), uniforms(sources, self.particles)
-            )
+            own = [self.generators[p] for p in due.nonzero()[:, 0].tolist()]
+            points = uniforms(own, self.particles)
+            ancestors[due] = self.resample(normalise(log_weights[due]), points)
+        evidence = log_mean_exp(log_weights)
         return Step(
-            t,
-            state,
-            log_weights,
-            ess,
-            log_mean_exp(log_weights),
-            active,
-            due,
-            ancestors,
+            *(t, state, log_weights, ess, evidence, active, due, ancestors, stepped)
         )
 
     def run(self) -> "ParticleFilter[State]":
@@ -179,7 +188,9 @@ class ParticleFilter(Iterator[Step[State]]):
         return self.steps[-1]
 
     def lineage(self) -> Tensor:
-        """(T, P, N): the particle of step t from which the last step's particle n descends."""
+        """(T, P, N): the particle of step t from which the last step's particle n
+        descends.
+        """
         lines = [torch.arange(self.particles).repeat(len(self.generators), 1)]
         for step in reversed(self.steps[:-1]):
             lines.append(step.ancestors.gather(1, lines[-1]))
@@ -193,5 +204,7 @@ def particle_filter(
     resample: Scheme = systematic,
     threshold: float = 0.5,
 ) -> ParticleFilter[State]:
-    """Run a `ParticleFilter` to its end and return it: its `last` step, all its `steps`, its `lineage()`."""
+    """Run a `ParticleFilter` to its end and return it: its `last` step, all its
+    `steps`, its `lineage()`.
+    """
     return ParticleFilter(model, particles, generators, resample, threshold).run()

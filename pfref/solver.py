@@ -1,4 +1,6 @@
-"""Solve problems: run the particle filter on the reasoning model and choose an answer, by name."""
+"""Solve problems: run the particle filter on the reasoning model and choose an answer,
+by name.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +29,9 @@ NONE_LEFT = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Counted, not estimated. The calls and the seconds are those of the whole batch of problems."""
+    """Counted, not estimated. The calls and the seconds are those of the whole batch of
+    problems.
+    """
 
     prompt_tokens: int  # fed once
     generated_tokens: int
@@ -92,6 +96,7 @@ def solve(
     threshold: float = 0.5,
     choose: str = "vote",
     system: str | None = None,
+    aggregation: str = "last",
     batch: int = BATCH,
     progress: str | None = None,
     done: Callable[[list[Solution]], None] | None = None,
@@ -110,9 +115,10 @@ def solve(
     done      is called with the solutions of every batch as soon as they are there
     watch     is called with every step of the filter, batch after batch
 
-    Raises UserError before any work is done if an argument is wrong or a problem cannot be read. If every particle of
-    a problem was ruled out, a problem given as one text raises UserError too; in a list it has the answer None, so that
-    the others are not lost and none leaves the denominator.
+    Raises UserError before any work is done if an argument is wrong or a problem cannot
+    be read. If every particle of a problem was ruled out, a problem given as one text
+    raises UserError too; in a list it has the answer None, so that the others are not
+    lost and none leaves the denominator.
     """
     if choose not in CHOICES:
         raise UserError(
@@ -131,11 +137,9 @@ def solve(
     sources = [
         generator(seed, text, texts[:k].count(text)) for k, text in enumerate(texts)
     ]
+    settings = (proposal, potential, tau, finished, system, aggregation)
     batches = [
-        (
-            Reasoning(lm, prm, texts[part], proposal, potential, tau, finished, system),
-            sources[part],
-        )
+        (Reasoning(lm, prm, texts[part], *settings), sources[part])
         for part in in_batches(len(texts), particles, batch)
     ]
     found: list[Solution] = []
@@ -161,7 +165,9 @@ def solve(
 
 
 def in_batches(problems: int, particles: int, batch: int = BATCH) -> list[slice]:
-    """Which problems go together: as many as their particles fill a batch, at least one; of none, an empty batch."""
+    """Which problems go together: as many as their particles fill a batch, at least
+    one; of none, an empty batch.
+    """
     size = max(1, batch // max(1, particles))
     return [slice(k, k + size) for k in range(0, max(1, problems), size)]
 
@@ -175,7 +181,9 @@ def solve_batch(
     choose: str,
     watch: Callable[[Step[Thoughts]], None] | None,
 ) -> list[Solution]:
-    """Run the filter on the model's problems. Its caches are freed on return, before the next batch fills its own."""
+    """Run the filter on the model's problems. Its caches are freed on return, before
+    the next batch fills its own.
+    """
     began = time.perf_counter()
     run = ParticleFilter(model, particles, sources, resample, threshold)
     for step in run:
@@ -197,48 +205,43 @@ def finish(
     seconds: float,
 ) -> Solution:
     """Read population p of a run that has ended, and choose its answer."""
-    state, n = run.last.state, run.particles
-    rows, weights = range(p * n, (p + 1) * n), run.last.weights[p]
-    finished, z = state.finished.tolist(), state.z.tolist()
+    state, n, weights = run.last.state, run.particles, run.last.weights[p]
+    paths, judgement = state.paths, state.judgement
+    rewards = torch.where(state.z == torch.inf, -torch.inf, state.z).tolist()
     members = [
         Particle(
-            state.population.texts[row],
-            boxed("".join(state.population.texts[row])),
+            paths.texts[row],
+            boxed(paths.text(row)),
             float(weights[k]),
-            z[row],
-            finished[row],
+            rewards[row],
+            bool(state.finished[row]),
         )
-        for k, row in enumerate(rows)
+        for k, row in enumerate(range(p * n, (p + 1) * n))
     ]
     votes = vote([m.answer for m in members], weights.tolist())
+    winner = next(iter(votes), None)
     alive = [m for m in members if m.weight > 0]
     if not alive:
         chosen = None
     elif choose == "draw":
         chosen = members[int(inverse_cdf(weights, point))]
-    elif choose == "vote" and votes:
-        chosen = max(
-            (m for m in members if m.answer == next(iter(votes))),
-            key=lambda m: m.weight,
-        )
+    elif choose == "vote" and winner is not None:
+        chosen = max((m for m in alive if m.answer == winner), key=lambda m: m.weight)
     else:
         chosen = max(alive, key=lambda m: m.reward)
-    own = 1 + sum(
-        bool(step.active[p].any()) for step in run.steps
-    )  # steps until this population ended
+    own = [step for step in run.steps if step.stepped[p]]
     trace = Trace(
         *(
-            torch.stack([getattr(step, name)[p] for step in run.steps[:own]])
+            torch.stack([getattr(step, name)[p] for step in own])
             for name in ("log_weights", "ess", "ancestors", "active")
         )
     )
-    population, judgement = state.population, state.judgement
     cost = Cost(
         len(model.prompts[p]),
-        int(population.generated[p]),
+        int(paths.generated[p]),
         int(judgement.scored[p]),
         len(model.problems),
-        population.cache.calls,
+        paths.work.cache.calls,
         judgement.cache.calls,
         seconds,
     )

@@ -1,0 +1,268 @@
+"""The engine under the proposal: rows in slots, and all that happens at a token as one
+function over static tensors.
+
+The first `width` slots hold the rows that write. At a token nothing waits for the
+device. Every `look` tokens the host looks which rows have completed their step, and
+moves those that still write to the front.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from .cache import RaggedCache
+from .errors import UserError
+from .randomness import uniforms
+from .sampling import log_ratio, sample
+from .stepping import BLANK
+
+AHEAD = 64  # tokens for which a population draws its uniforms together
+NOBODY = -1  # sits in a slot that is free
+
+
+@dataclass(frozen=True)
+class Written:
+    """A row's step: its tokens, how it ended, and log target / proposal of them."""
+
+    tokens: list[int]
+    ended: bool
+    truncated: bool
+    log_ratio: float
+
+
+class Decoder:
+    """S slots of a language model at work, one for each of R rows at first.
+
+    cache, logits  what the model holds of each slot     taken     tokens of this step
+    last           the last token                        room      tokens that are left
+    written        (S, C) this step's tokens             matched   of the delimiter
+    points         (S, AHEAD) uniforms                   going     is it still writing?
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        is_end: Tensor,
+        table: Tensor,
+        proposal: Any,
+        cache: RaggedCache,
+        logits: Tensor,
+        room: Tensor,
+        particles: int,
+    ) -> None:
+        self.model, self.is_end, self.table = model, is_end, table
+        self.proposal, self.cache, self.particles = proposal, cache, particles
+        slots, device = len(logits), logits.device
+        count = torch.zeros(slots, dtype=torch.long, device=device)
+        self.logits, self.room, self.last, self.taken = (
+            logits,
+            room,
+            count,
+            count.clone(),
+        )
+        self.matched = count.clone()
+        self.going, self.ended, self.cut, self.broken = (count.bool() for _ in range(4))
+        self.log_ratio = torch.zeros(slots, dtype=torch.float64, device=device)
+        self.points = self.log_ratio.new_zeros(slots, AHEAD)
+        self.written = count.new_zeros(slots, AHEAD)
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        self.scratch = torch.empty_like(logits, dtype=exact)
+        self.row_of = list(range(slots))  # the row in each slot
+        self.slot_of = list(range(slots))  # and the slot of each row
+        self.steps: dict[
+            int, int
+        ] = {}  # populations that write: tokens since they began
+        self.writing: list[int] = []  # rows of the first slots
+        self.fed_slots = 0  # slots that passed through the model, at work or not
+
+    @property
+    def width(self) -> int:
+        return len(self.writing)
+
+    def begin(
+        self, rows: Sequence[int], parents: Sequence[int], sources: Sequence[Generator]
+    ) -> None:
+        """`rows` of some populations begin a step, each a copy of the row parents[row].
+
+        The other rows of these populations leave their slots.
+        """
+        populations = sorted({row // self.particles for row in rows})
+        members = [
+            row
+            for p in populations
+            for row in range(p * self.particles, (p + 1) * self.particles)
+        ]
+        wanted: dict[int, list[int]] = {}
+        for row in rows:
+            wanted.setdefault(self.slot_of[parents[row]], []).append(row)
+        for row in members:
+            self.leave(row)
+        free = [slot for slot, row in enumerate(self.row_of) if row == NOBODY]
+        spare = [slot for slot in free if slot not in wanted]
+        new, old = [], []
+        for slot, heirs in wanted.items():  # the first heir stays where its parent was
+            for k, row in enumerate(heirs):
+                place = slot if k == 0 else spare.pop()
+                self.seat(row, place)
+                if k:
+                    new.append(place), old.append(slot)
+        self.copy(new, old)
+        self.steps.update(dict.fromkeys(populations, 0))
+        self.to_front(set(self.writing) | set(rows))
+        fresh = torch.tensor(
+            [self.slot_of[row] for row in rows], device=self.going.device
+        )
+        self.going[fresh] = True
+        self.matched[fresh] = BLANK
+        self.taken[fresh] = 0
+        self.log_ratio[fresh] = 0.0
+        self.draw(populations, sources)
+
+    def seat(self, row: int, slot: int) -> None:
+        self.row_of[slot], self.slot_of[row] = row, slot
+
+    def leave(self, row: int) -> None:
+        if self.slot_of[row] != NOBODY:
+            self.row_of[self.slot_of[row]] = NOBODY
+        self.slot_of[row] = NOBODY
+
+    def to_front(self, staying: Iterable[int]) -> None:
+        """Rows that write get the first slots; who sits there changes places with
+        them.
+        """
+        self.writing = sorted(staying, key=lambda row: self.slot_of[row])
+        width, chosen = len(self.writing), set(self.writing)
+        holes = [s for s in range(width) if self.row_of[s] not in chosen]
+        behind = [
+            self.slot_of[row] for row in self.writing if self.slot_of[row] >= width
+        ]
+        new, old = [], []
+        for hole, slot in zip(holes, behind, strict=True):
+            row, waiting = self.row_of[slot], self.row_of[hole]
+            new.append(hole), old.append(slot)
+            if waiting != NOBODY:
+                new.append(slot), old.append(hole)
+                self.seat(waiting, slot)
+            else:
+                self.row_of[slot] = NOBODY
+            self.seat(row, hole)
+        self.copy(new, old)
+        self.writing = self.row_of[:width]
+
+    def copy(self, new: Sequence[int], old: Sequence[int]) -> None:
+        """Slot new[i] becomes what slot old[i] was."""
+        if not new:
+            return
+        self.cache.copy(new, old)
+        to, source = torch.tensor([list(new), list(old)], device=self.going.device)
+        for name in (
+            *("logits", "room", "last", "taken", "matched", "going", "ended", "cut"),
+            *("log_ratio", "points", "written"),
+        ):
+            tensor = getattr(self, name)
+            tensor[to] = tensor[source]
+
+    def draw(self, populations: Sequence[int], sources: Sequence[Generator]) -> None:
+        """Uniforms for the next tokens of populations, each from its own generator.
+
+        A population draws for all its particles: what it draws depends on nothing else.
+        """
+        for p in populations:
+            points = uniforms([sources[p]], self.particles, AHEAD)[0]
+            rows = [row for row in self.writing if row // self.particles == p]
+            slots = torch.tensor([self.slot_of[row] for row in rows])
+            own = torch.tensor([row % self.particles for row in rows])
+            device = self.points.device
+            self.points[slots.to(device)] = points[own].to(device)
+            missing = self.steps[p] + AHEAD - self.written.shape[1]
+            if missing > 0:
+                self.written = nn.functional.pad(self.written, (0, missing))
+
+    def token(self) -> None:
+        """One token for every row that writes: the whole of it on the device."""
+        w, p = self.width, self.proposal
+        going, taken = self.going[:w], self.taken[:w]
+        point = self.points[:w].gather(1, (taken % AHEAD)[:, None])[:, 0]
+        drawn = sample(self.logits[:w], p.temperature, point, self.scratch[:w])
+        self.broken[:w] |= drawn < 0
+        token = torch.where(going, drawn.clamp(min=0), self.last[:w])
+        if p.target_temperature is not None:
+            price = log_ratio(
+                self.logits[:w], token, p.temperature, p.target_temperature
+            )
+            self.log_ratio[:w] += torch.where(going, price, 0.0)
+        self.last[:w] = token
+        self.written[:w].scatter_(1, taken[:, None], token[:, None])
+        output = self.cache.decode(self.model, token, going)
+        self.logits[:w] = output.logits[:, -1]
+        taken += going
+        self.room[:w] -= going.long()
+        matched = self.table[self.matched[:w], token]
+        self.matched[:w] = torch.where(going, matched, self.matched[:w])
+        ended = self.is_end[token]
+        if p.step_tokens is None:
+            complete = self.matched[:w] == len(self.table) - 1
+            cut = ~complete & (taken >= p.max_step_tokens)
+        else:
+            complete, cut = taken >= p.step_tokens, torch.zeros_like(ended)
+        cut = ~ended & (cut | (self.room[:w] <= 0))
+        self.ended[:w] = torch.where(going, ended, self.ended[:w])
+        self.cut[:w] = torch.where(going, cut, self.cut[:w])
+        going &= ~(complete | ended | cut)
+
+    def look(
+        self, tokens: int, sources: Sequence[Generator], spare: float
+    ) -> list[int]:
+        """After so many tokens: which populations have completed their step.
+
+        Rows that are through leave the front once they are more than a share `spare`.
+        """
+        w = self.width
+        state = torch.stack(
+            [self.going[:w].long(), self.taken[:w], self.broken[:w].long()]
+        )
+        going, taken, broken = state.tolist()
+        if any(broken):
+            raise UserError(
+                "the language model returned NaN or infinite logits; "
+                "load it in float32, and check its weights"
+            )
+        self.fed_slots += w * tokens
+        for slot, row in enumerate(self.writing):
+            before = self.steps[row // self.particles]
+            self.cache.tokens += max(0, taken[slot] - before)
+            self.cache.held[slot] -= tokens - max(0, taken[slot] - before)
+        busy = {row // self.particles for row, on in zip(self.writing, going, strict=True) if on}
+        ready = [p for p in self.steps if p not in busy]
+        for p in busy:
+            self.steps[p] += tokens
+        staying = [row for row, on in zip(self.writing, going, strict=True) if on]
+        if len(staying) < w and (ready or len(staying) <= (1 - spare) * w):
+            self.to_front(staying)
+        self.draw([p for p in busy if self.steps[p] % AHEAD == 0], sources)
+        for p in ready:
+            del self.steps[p]
+        return sorted(ready)
+
+    def read(self, rows: Sequence[int]) -> list[Written]:
+        """The step that `rows` have written. Those that ended leave their slots."""
+        index = [self.slot_of[row] for row in rows]
+        slots = torch.tensor(index, device=self.going.device)
+        state = torch.stack([self.taken[slots], self.ended[slots], self.cut[slots]])
+        taken, ended, cut = state.tolist()
+        tokens = self.written[slots][:, : max(taken)].tolist()
+        ratios = [0.0] * len(rows)
+        if self.proposal.target_temperature is not None:
+            ratios = self.log_ratio[slots].tolist()
+        for row, end, short in zip(rows, ended, cut, strict=True):
+            if end or short:
+                self.leave(row)
+        return [
+            Written(step[:length], bool(end), bool(short), ratio)
+            for step, length, end, short, ratio in zip(
+                tokens, taken, ended, cut, ratios, strict=True
+            )
+        ]

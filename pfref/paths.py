@@ -1,0 +1,92 @@
+"""What the particles have written: the record on the host, whatever engine writes
+it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+UNFINISHED = "\ufffd"  # how a decoder writes a character of which bytes are missing
+
+
+@dataclass
+class Paths:
+    """P x N partial solutions, R = P * N rows; particle (p, n) is row p * N + n.
+
+    A row's text is the decode of all its tokens, and a step's text is what the step
+    added to it, so that the steps, joined, are the text: nothing is decoded apart and
+    glued.
+    """
+
+    shape: tuple[int, int]  # P, N
+    tokens: list[tuple[int, ...]]  # for each row
+    ends: list[tuple[int, ...]]  # for each row, its tokens after each step
+    texts: list[tuple[str, ...]]  # for each row, its steps
+    ended: Tensor  # (R,) bool, by an end token
+    truncated: Tensor  # (R,) bool, cut by a limit
+    spoke: Tensor  # (R,) bool, the last step added text
+    log_ratio: Tensor  # (R,) float64, log target / proposal of the last step
+    generated: Tensor  # (P,) tokens generated, dead branches too
+    parents: list[int]  # (R,) the row of the last step that each row continues
+    work: Any = None  # what the policy keeps for itself
+
+    @classmethod
+    def empty(cls, populations: int, particles: int) -> "Paths":
+        rows = populations * particles
+        none = torch.zeros(rows, dtype=torch.bool)
+        return cls(
+            (populations, particles),
+            *([()] * rows for _ in range(3)),
+            ended=none,
+            truncated=none.clone(),
+            spoke=none.clone(),
+            log_ratio=torch.zeros(rows, dtype=torch.float64),
+            generated=torch.zeros(populations, dtype=torch.long),
+            parents=list(range(rows)),
+        )
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def text(self, row: int) -> str:
+        return "".join(self.texts[row])
+
+    def fork(self, ancestors: Tensor) -> None:
+        """Row r becomes a copy of row ancestors[r], (R,)."""
+        chosen = ancestors.tolist()
+        for name in ("tokens", "ends", "texts", "parents"):
+            old = getattr(self, name)
+            setattr(self, name, [old[row] for row in chosen])
+        for name in ("ended", "truncated", "spoke", "log_ratio"):
+            setattr(self, name, getattr(self, name)[ancestors])
+
+    def append(
+        self, rows: Sequence[int], steps: Sequence[Sequence[int]], tokenizer: Any
+    ) -> None:
+        """One more step of tokens for each of `rows`, whose `ended` is up to date.
+
+        A step that adds no text, such as an end token alone, is part of the one before.
+        """
+        for row, step in zip(rows, steps, strict=True):
+            self.tokens[row] += tuple(step)
+            self.generated[row // self.shape[1]] += len(step)
+        wholes = tokenizer.batch_decode(
+            [self.tokens[row] for row in rows],
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
+        for row, whole in zip(rows, wholes, strict=True):
+            if not (self.ended[row] or self.truncated[row]):
+                whole = whole.rstrip(UNFINISHED)
+            texts, ends, length = self.texts[row], self.ends[row], len(self.tokens[row])
+            step = whole[len(self.text(row)) :]
+            self.spoke[row] = spoke = bool(step.strip())
+            if texts and not (spoke and texts[-1].strip()):
+                self.texts[row] = (*texts[:-1], texts[-1] + step)
+                self.ends[row] = (*ends[:-1], length)
+            else:
+                self.texts[row], self.ends[row] = (*texts, step), (*ends, length)
