@@ -1,4 +1,6 @@
-"""The command line: what it prints, and one clear line with exit code 2 for each mistake."""
+"""The command line: what it prints, and one clear line with exit code 2 for each
+mistake.
+"""
 
 import json
 import os
@@ -11,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pfref import LanguageModel, RewardModel, UserError
 from pfref.__main__ import main
+from pfref.loading import SHIPPED
 from pfref.minimath.problems import load_set
 
 PROBLEM = load_set("minimath500")[1].problem
@@ -62,7 +66,7 @@ def test_plot_and_file(tmp_path, capsys) -> None:
     (tmp_path / "p.jsonl").write_text(
         json.dumps({"problem": PROBLEM})
         + "\n\n"
-        + load_set("minimath500")[2].problem
+        + json.dumps({"question": load_set("minimath500")[2].problem})
         + "\n"
     )
     assert (
@@ -96,12 +100,12 @@ def test_one_bad_problem_loses_nothing(tmp_path, capsys) -> None:
     out, err = capsys.readouterr()
     assert (
         json.loads(out)["problem"] == PROBLEM
-        and "problem 1: this model's tokenizer does not know" in err
+        and "problem 1: this model has a tokenizer that does not know" in err
     )
 
 
 def test_many_problems_in_batches(tmp_path, capsys) -> None:
-    """The same particles as alone; those without an answer are named; one line a cause."""
+    """The same particles as alone; those without an answer are named."""
     several = load_set("minimath500")[:7]
     (tmp_path / "p.txt").write_text("\n".join(p.problem for p in several))
     common = [
@@ -151,7 +155,9 @@ def test_many_problems_in_batches(tmp_path, capsys) -> None:
 
 
 def test_a_file_of_problems_may_repeat_them_and_skip_some(tmp_path, capsys) -> None:
-    """Batches change nothing, twins have particles of their own, each solution says whose it is, and a bad line is named."""
+    """Batches change nothing, twins have particles of their own, each solution says
+    whose it is, and a bad line is named.
+    """
     (tmp_path / "p.txt").write_text(
         f"\ufeffnonsense\n{PROBLEM}\nnonsense\n{PROBLEM}\n", encoding="utf-8"
     )
@@ -178,7 +184,7 @@ def test_a_file_of_problems_may_repeat_them_and_skip_some(tmp_path, capsys) -> N
         out, err = capsys.readouterr()
         assert (
             "tree.png shows problem 2, the first that was solved" in err
-            and "pfref: problems 1, 3: this model's tokenizer" in err
+            and "pfref: problems 1, 3: this model has a tokenizer" in err
         )
         records = [json.loads(line) for line in out.splitlines()]
         assert [record["number"] for record in records] == [2, 4]
@@ -237,6 +243,15 @@ def test_output_that_nobody_reads_on_is_no_traceback() -> None:
         ([PROBLEM, "--model", "nosuchmodel"], "there is no model at"),
         ([PROBLEM, "--model", str(ROOT / "tests")], "no config.json"),
         ([PROBLEM, "--model", str(ROOT / "README.md")], "not a .gguf file"),
+        ([PROBLEM, "--model", "nobody/nothing"], "needs a reward model"),
+        ([PROBLEM, "--prm", "self", "--prm-family", "trl"], "no --prm-family; leave"),
+        ([PROBLEM, "--prm-family", "nosuchfamily"], "family"),
+        ([PROBLEM, "--revision", "v9"], "has no revision 'v9'"),
+        ([PROBLEM, "--prm-revision", "v9"], "has no revision 'v9'"),
+        ([PROBLEM, "--chat-template-args", "[1]"], "is not a JSON object"),
+        ([PROBLEM, "--chat-template-args", "{"], "is not a JSON object"),
+        ([PROBLEM, "--dtype", "int4"], "invalid choice"),
+        ([PROBLEM, "--no-such-flag"], "unrecognized arguments"),
         ([PROBLEM, "--prm", "minimath-small"], "not a process reward model"),
         ([""], "the problem is empty"),
         (["Compute " + "1+" * 600 + "1."], "leaves no room"),
@@ -244,12 +259,17 @@ def test_output_that_nobody_reads_on_is_no_traceback() -> None:
         ([PROBLEM, "--max-step-tokens", "2"], "met a limit of length"),
         ([PROBLEM, "--tau", "0"], "must be positive"),
         ([PROBLEM, "--temperature", "-1"], "not negative"),
+        ([PROBLEM, "--temperature", "nan"], "nan is not a finite number"),
+        ([PROBLEM, "--tau", "inf"], "inf is not a finite number"),
+        ([PROBLEM, "--threshold", "much"], "invalid number value"),
         ([PROBLEM, "--threshold", "7"], "between 0 and 1"),
         ([PROBLEM, "--batch", "0"], "at least one particle, not 0"),
         ([PROBLEM, "--system", "Be brief."], "no place for a system prompt"),
         ([PROBLEM, "--plot", "tree.txt"], "cannot draw"),
         ([PROBLEM, "--plot", "/no/such/folder/tree.png"], "no folder"),
         ([PROBLEM, "--device", "abacus"], "device"),
+        ([PROBLEM, "--device", "mps"], "does not run on the device mps"),
+        ([PROBLEM, "--prm-device", "meta"], "does not run on the device meta"),
         ([], "give one problem"),
         (["--file", "/no/such/file"], "cannot read"),
         ([PROBLEM, "--file", "x"], "give one problem"),
@@ -259,21 +279,11 @@ def test_bad_input(capsys, arguments, message) -> None:
     fails(capsys, arguments, message)
 
 
-def test_empty_and_broken_files(tmp_path, capsys) -> None:
-    (tmp_path / "empty").write_text("\n")
-    (tmp_path / "broken").write_text('{"question": "x"}\n')
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    (tmp_path / "number").write_text('{"problem": 3}\n')
-    fails(capsys, ["--file", str(tmp_path / "number")], "is not a text")
-    fails(capsys, ["--file", str(tmp_path / "empty")], "holds no problem")
-    fails(capsys, ["--file", str(tmp_path / "broken")], "line 1")
-    fails(capsys, ["--file", str(tmp_path / "binary")], "cannot read")
-
-
 def test_unreachable_hub_is_one_quick_sentence(tmp_path) -> None:
     began = time.time()
     run = subprocess.run(
-        [sys.executable, "-m", "pfref", "solve", PROBLEM, "--model", "nobody/nothing"],
+        [sys.executable, "-m", "pfref", "solve", PROBLEM]
+        + ["--model", "nobody/nothing", "--prm", "self"],
         cwd=ROOT,
         text=True,
         capture_output=True,
@@ -319,6 +329,68 @@ def test_interrupt_is_130(tmp_path) -> None:
     )
 
 
+def test_interrupt_while_torch_is_imported_is_no_traceback(tmp_path) -> None:
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt\n")
+    code = "import sys; from pfref.__main__ import main; sys.exit(main())"
+    for how in (["-m", "pfref"], ["-c", code]):
+        run = subprocess.run(
+            [sys.executable, *how, "solve", PROBLEM],
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        )
+        assert run.returncode == 130 and run.stderr == "\npfref: stopped\n"
+
+
+def test_the_default_reward_model_is_for_minimath_only(tmp_path, capsys) -> None:
+    """A real model's prose would be unknown characters to it."""
+    folder = shutil.copytree(SHIPPED / "small", tmp_path / "model")
+    fails(capsys, [PROBLEM, "--model", str(folder)], "give --prm")
+    for model, prm in ((folder, "minimath-prm"), (SHIPPED / "small", None)):
+        named = ["--prm", prm] if prm else []
+        run = ["solve", PROBLEM, "-n", "2", "--quiet", "--model", str(model), *named]
+        assert main(run) == 0
+        assert "answer" in capsys.readouterr().out
+
+
+def test_flags_reach_the_models(monkeypatch, capsys) -> None:
+    """Names, devices, dtypes and revisions, each to its own model."""
+    asked = []
+
+    def note(kind: str) -> classmethod:
+        def load(_: type, *args: object, **named: object) -> None:
+            asked.append((kind, args, {k: v for k, v in named.items() if v}))
+            if kind != "lm" or asked[0][1][0] == "enough":
+                raise UserError("enough")
+
+        return classmethod(load)
+
+    monkeypatch.setattr(LanguageModel, "load", note("lm"))
+    monkeypatch.setattr(RewardModel, "load", note("prm"))
+    monkeypatch.setattr(RewardModel, "judging", note("self"))
+    common = ["--model", "a/b", "--revision", "r", "--dtype", "bfloat16"]
+    common += ["--device", "cpu", "--chat-template-args", '{"enable_thinking": false}']
+    lm = dict(revision="r", template_args={"enable_thinking": False})
+    own = ["--prm", "c/d", "--prm-device", "cpu:0", "--prm-revision", "s"]
+    own += ["--prm-family", "trl", "--prm-separator", "\\n\\n"]
+    fails(capsys, [PROBLEM, *common, *own], "enough")
+    prm = dict(revision="s", family="trl", separator="\n\n")
+    assert asked == [
+        ("lm", ("a/b", "cpu", "bfloat16"), lm),
+        ("prm", ("c/d", "cpu:0", "bfloat16"), prm),
+    ]
+    asked.clear()
+    fails(capsys, [PROBLEM, *common, "--prm", "self"], "enough")
+    assert [kind for kind, *_ in asked] == ["lm", "self"]
+
+
+def test_a_model_judges_itself(capsys) -> None:
+    run = ["solve", PROBLEM, "-n", "2", "--prm", "self", "--quiet"]
+    assert main(run) == 2  # MiniMath's has no word for yes
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_help_teaches_and_problems_are_listed(capsys) -> None:
     with pytest.raises(SystemExit) as done:
         main(["solve", "--help"])
@@ -332,14 +404,17 @@ def test_help_teaches_and_problems_are_listed(capsys) -> None:
 
 
 def test_package_copied_alone_works(tmp_path) -> None:
-    """In an empty project, with torch, transformers and numpy only: nothing else of the repository is needed."""
+    """In an empty project, with torch, transformers and numpy only: nothing else of the
+    repository is needed.
+    """
     shutil.copytree(
         ROOT / "pfref", tmp_path / "pfref", ignore=shutil.ignore_patterns("__pycache__")
     )
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "from pfref import LanguageModel, RewardModel, solve\n"
-        f"print(solve({PROBLEM!r}, LanguageModel.load('minimath-small'), RewardModel.load('minimath-prm'), 4).answer)"
+        f"print(solve({PROBLEM!r}, LanguageModel.load('minimath-small'), "
+        f"RewardModel.load('minimath-prm'), 4).answer)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,0 +1,104 @@
+"""What the command line prints: progress, solutions and failures."""
+
+import json
+import math
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+
+class Progress:
+    """One line a step on standard error; on a terminal the line is rewritten."""
+
+    def __init__(self, problems: int) -> None:
+        self.problems, self.solved = problems, 0
+        self.tokens, self.now = 0, 0  # now: tokens of this batch
+        self.began, self.live = time.perf_counter(), sys.stderr.isatty()
+        self.open = False
+
+    def __call__(self, step: Any) -> None:
+        """One step of the filter is done."""
+        self.now = int(step.state.paths.generated.sum())
+        tokens = self.tokens + self.now
+        speed = tokens / (time.perf_counter() - self.began)
+        several = self.problems > 1
+        label = f"{self.solved} of {self.problems} problems done, " if several else ""
+        line = (
+            f"{label}step {step.t}: {int(step.active.sum())} of {step.active.numel()} "
+            f"particles active, ESS {step.ess.mean():.1f}, {tokens} tokens, "
+            f"{speed:.0f} tokens/s"
+        )
+        self.open = self.live
+        print(
+            f"\r\033[K{line}" if self.live else line,
+            end="" if self.live else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def add(self, solved: int) -> None:
+        """A batch is done, and with it so many problems."""
+        self.solved, self.tokens = self.solved + solved, self.tokens + self.now
+        self.close()
+
+    def close(self) -> None:
+        if self.open:
+            print(file=sys.stderr)
+        self.open = False
+
+
+def told(failures: dict[int, str]) -> list[str]:
+    """One line a cause, with the numbers of its problems."""
+    by_cause: dict[str, list[int]] = {}
+    for number in sorted(failures):
+        by_cause.setdefault(failures[number], []).append(number)
+    lines = []
+    for cause, numbers in by_cause.items():
+        more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+        listed = ", ".join(map(str, numbers[:5]))
+        lines.append(
+            f"problem{'s' if len(numbers) > 1 else ''} {listed}{more}: {cause}"
+        )
+    return lines
+
+
+def as_json(found: Any, number: int) -> str:
+    """One line. A reward of minus infinity, beyond the reward model's context, becomes
+    null: JSON has no infinity.
+    """
+    particles = [
+        asdict(p) | dict(reward=p.reward if math.isfinite(p.reward) else None)
+        for p in found.particles
+    ]
+    record = dict(
+        number=number,
+        problem=found.problem,
+        answer=found.answer,
+        solution=found.chosen.text,
+        votes=found.votes,
+        log_evidence=found.log_evidence,
+        cost=asdict(found.cost),
+        particles=particles,
+    )
+    return json.dumps(record, allow_nan=False)
+
+
+def as_text(found: Any, number: int | None) -> str:
+    """For a person; among several problems with its number and text above it and a
+    blank line below.
+    """
+    shares = [f"{answer} {share:.0%}" for answer, share in found.votes.items()]
+    cost = found.cost
+    shared = f" for a batch of {cost.problems}" if cost.problems > 1 else ""
+    lines = [
+        f"{found.chosen.text.strip()}\n",
+        f"answer        {found.answer}",
+        f"vote          {', '.join(shares[:5]) or 'none'}",
+        f"log evidence  {found.log_evidence:.2f}",
+        f"cost          {cost.prompt_tokens} prompt + {cost.generated_tokens} "
+        f"generated tokens, {cost.scored_tokens} scored, {cost.seconds:.1f} s{shared}",
+    ]
+    if number:
+        lines = [f"problem {number}: {found.problem}\n", *lines, ""]
+    return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""Files of problems, in the forms in which users have them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pfref.errors import UserError
+from pfref.inputs import read_problems
+
+
+def written(folder: Path, name: str, text: str | bytes) -> Path:
+    file = folder / name
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return file
+
+
+@pytest.mark.parametrize(
+    "name, text, problems",
+    [
+        ("p.txt", "a\n\n b \r\nc", ["a", "b", "c"]),
+        ("p", "\ufeffa\nb\n", ["a", "b"]),
+        ("p.txt", "{1,2} is a set.\nb", ["{1,2} is a set.", "b"]),
+        ("p.txt", "{1,2}\n{3}", ["{1,2}", "{3}"]),
+        ("p.txt", '{"problem": "a"}\nb', ['{"problem": "a"}', "b"]),
+        ("p.txt", '{"problem": "a"}\n\n{"question": "b"}', ["a", "b"]),
+        ("p.jsonl", '{"problem": "a", "question": "x"}\n{"question": "b"}', ["a", "b"]),
+        ("p.json", '[{"problem": "a"},\n {"question": "b"}]', ["a", "b"]),
+        ("p.csv", "id,Problem\n1,a\n2,\n3,b\n", ["a", "b"]),
+        ("p.csv", '\ufeffquestion,x\n"a, ""b""\nc",1\n', ['a, "b"\nc']),
+        ("p.tsv", "x\tproblem\n1\ta, b\n", ["a, b"]),
+    ],
+)
+def test_forms(tmp_path: Path, name: str, text: str, problems: list[str]) -> None:
+    assert read_problems(written(tmp_path, name, text)) == problems
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("p.txt", "\n", "holds no problem"),
+        ("p.csv", "problem\n", "holds no problem"),
+        ("p.csv", "text,answer\na,1\n", 'no column "problem" or "question"'),
+        ("p.csv", "", 'no column "problem" or "question"'),
+        ("p.csv", "problem\n" + "a" * 200_000, "is not a table that"),
+        ("p.jsonl", '{"problem": "a"}\n\nb', 'line 3: not a JSON object with a "prob'),
+        ("p", '{"text": "x"}', "line 1: not a JSON object"),
+        ("p.json", '[{"problem": "a"}, 3]', "entry 2: not a JSON object"),
+        ("p", '{"problem": 3}', 'line 1: its "problem" is not a text'),
+        ("p", b"\xff\xfe\x00", "cannot read .*: it is not text"),
+    ],
+)
+def test_mistakes(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read_problems(written(tmp_path, name, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(UserError, match="cannot read"):
+            read_problems(path)
+
+
+def test_what_json_writes_is_read(tmp_path: Path) -> None:
+    text = json.dumps({"problem": "1\u20282"}, ensure_ascii=False)
+    assert read_problems(written(tmp_path, "p.jsonl", text)) == ["1\u20282"]
