@@ -1,117 +1,53 @@
 """Process reward models: how likely is each step, and so each prefix, to be right?
 
-The scores are causal, so a new step is scored by feeding that step alone, with a cache that forks as the
-particles do. A score is kept as its log-odds z, the difference of the head's two logits in float32:
-in bfloat16 a probability rounds to 1.0 above z = 6.2, and one particle would take all the weight.
+A model reads the ids of the whole partial solution, as its family renders them. Scores
+are causal: what a row has read stays in its cache, which goes back to where the new ids
+begin to differ, so that every token is fed once and none is glued. A score is kept as
+its log-odds z, the difference of two logits in float32: in bfloat16 a probability
+rounds to 1.0 above z = 6.2, and one particle would take all the weight.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
+from .attention import NAME
 from .cache import RaggedCache
 from .errors import UserError
-from .loading import (
-    best_device,
-    best_dtype,
-    context_of,
-    load_tokenizer,
-    load_weights,
-    locate,
-)
+from .families import FAMILIES as FAMILIES
+from .families import Family, LogOdds, compared, family_of, itself, load_head, words_of
+from .families import new_head as new_head
+from .groups import in_groups, padded
+from .hardware import best_device
+from .judgement import AGGREGATIONS as AGGREGATIONS
+from .judgement import Judgement as Judgement
+from .judgement import consecutive
+from .loading import context_of, load_tokenizer, load_weights, locate
+from .prompts import refuse_unknown
 
-
-@dataclass(frozen=True)
-class Family:
-    """How one family of reward models is fed. Others join FAMILIES; nothing else here knows their names."""
-
-    separator: str  # one token; the score is read there
-    system: str
-    head: str  # prefix of the head's tensors in the weights
-
-
-FAMILIES = {
-    "Qwen2ForProcessRewardModel": Family(
-        separator="<extra_0>",
-        system="Please reason step by step, and put your final answer within \\boxed{}.",
-        head="score.",
-    )
-}
-
-
-@dataclass
-class Judgement:
-    """What the reward model has read of P x N particles, R rows."""
-
-    cache: RaggedCache
-    scores: Tensor  # (R, T) log-odds of every step so far
-    parents: Tensor  # (R,) row that each row's cache is still in
-    scored: Tensor  # (P,) tokens fed for each problem, dead branches too
-
-
-def last(scores: Tensor) -> Tensor:
-    """The score of the last step."""
-    return scores[:, -1]
-
-
-def lowest(scores: Tensor) -> Tensor:
-    """The worst step's score."""
-    return scores.amin(-1)
-
-
-def product(scores: Tensor) -> Tensor:
-    """The log-odds of the product of all steps' probabilities."""
-    log_r = nn.functional.logsigmoid(scores.double()).sum(-1)
-    return log_r - torch.log(-torch.expm1(log_r))
-
-
-AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "last": last,
-    "min": lowest,
-    "prod": product,
-    "model": last,
-}
+if TYPE_CHECKING:
+    from .lm import LanguageModel
 
 
 class RewardModel:
-    """A process reward model: `RewardModel.load("minimath-prm")`, or Qwen/Qwen2.5-Math-PRM-7B.
+    """A process reward model: `RewardModel.load("minimath-prm")`, or a hub model's id.
 
-    aggregation  how step scores make a prefix's score: `last`, `min`, `prod`, or `model`, which reads the whole
-                 partial solution as one block closed by one separator
+    body    a causal language model without its head
+    head    from hidden states (..., h) in float32 two logits, wrong and right, or z
+    family  how the text is read: one of `families.FAMILIES`
     """
 
     def __init__(
-        self,
-        body: Any,
-        head: nn.Module,
-        tokenizer: Any,
-        family: Family,
-        aggregation: str = "last",
+        self, body: Any, head: nn.Module, tokenizer: Any, family: Family
     ) -> None:
-        if aggregation not in AGGREGATIONS:
-            raise UserError(
-                f"there is no aggregation {aggregation!r}; choose one of {', '.join(AGGREGATIONS)}"
-            )
-        separator = tokenizer(family.separator, add_special_tokens=False)["input_ids"]
-        if len(separator) != 1 or separator[0] == tokenizer.unk_token_id:
-            raise UserError(
-                f"the reward model's tokenizer lacks its separator {family.separator!r} as one token; "
-                "use the tokenizer that came with the reward model"
-            )
-        self.body, self.head, self.tokenizer, self.family, self.aggregation = (
-            body,
-            head,
-            tokenizer,
-            family,
-            aggregation,
-        )
-        self.separator: int = separator[0]
+        family.check(tokenizer)
+        self.body, self.tokenizer, self.family = body, tokenizer, family
+        self.head = head if isinstance(head, LogOdds) else LogOdds(head)
+        body.set_attn_implementation(NAME)
         self.device = body.device
         self.context = context_of(body.config)
 
@@ -120,164 +56,168 @@ class RewardModel:
         cls,
         name: str | Path,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
-        aggregation: str = "last",
+        dtype: str | torch.dtype | None = None,
+        *,
+        family: str | None = None,
+        separator: str | None = None,
+        revision: str | None = None,
     ) -> "RewardModel":
-        """From a shipped name (minimath-prm), a model folder or a hub id: a plain body, and its head beside it."""
+        """From a shipped name (minimath-prm), a model folder or a hub id: a plain body,
+        and its head beside it.
+
+        family     for models that their configuration does not tell apart
+        separator  what closes a step, for the family trl
+        revision   the hub's branch, tag or commit
+
+        Raises UserError if it is of no family, or if something is missing.
+        """
         from transformers import AutoModel
 
-        where, place = locate(name), best_device(device)
-        folder = Path(where["pretrained_model_name_or_path"])
-        kinds = (
-            []
-            if "gguf_file" in where
-            else json.loads((folder / "config.json").read_text()).get("architectures")
-            or []
-        )
-        family = next((FAMILIES[kind] for kind in kinds if kind in FAMILIES), None)
-        if family is None:
+        where = locate(name, revision)
+        if "gguf_file" in where:
             raise UserError(
-                f"{name} is not a process reward model that pfref knows ({', '.join(FAMILIES)})"
+                f"{name} is a .gguf file, and a reward model's head is read from "
+                "safetensors; give a folder or a hub id"
+            )
+        folder = Path(where["pretrained_model_name_or_path"])
+        config = json.loads((folder / "config.json").read_text())
+        kind = family_of(config.get("architectures") or [], family, separator)
+        if kind is None:
+            raise UserError(
+                f"{name} is not a process reward model that pfref knows; name its "
+                f"family, one of {', '.join(FAMILIES)}, or give another model"
             )
         tokenizer = load_tokenizer(where)
-        body = load_weights(AutoModel, where, place, best_dtype(dtype, place))
-        return cls(
-            body, load_head(folder, family).to(place), tokenizer, family, aggregation
-        )
+        kind.check(tokenizer)
+        body = load_weights(AutoModel, where, best_device(device), dtype)
+        head = load_head(folder, kind, tokenizer, body).to(body.device)
+        return cls(body, head, tokenizer, kind)
+
+    @classmethod
+    def judging(cls, lm: "LanguageModel") -> "RewardModel":
+        """A language model as its own reward model, without a second copy of its
+        weights: see `families.itself`.
+        """
+        family = itself(lm.template_args)
+        rows = words_of(lm.tokenizer, family)
+        out = lm.model.get_output_embeddings()
+        bias = None if getattr(out, "bias", None) is None else out.bias[rows]
+        head = compared(out.weight[rows], lm.model.config, bias)
+        return cls(lm.model.base_model, head.to(lm.device), lm.tokenizer, family)
 
     def prompt(self, problem: str) -> list[int]:
-        """The chat template up to the assistant's first word."""
-        messages = [
-            {"role": "system", "content": self.family.system},
-            {"role": "user", "content": problem},
-        ]
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """The ids that every rendering of the problem begins with.
+
+        Raises UserError if they leave no room in the model's context, or if the
+        tokenizer does not know a word of the problem.
+        """
+        refuse_unknown(self.tokenizer, [problem], "the reward model")
+        ids, _ = self.family.render(self.tokenizer, problem, ())
         if len(ids) >= self.context:
             raise UserError(
-                f"the problem has {len(ids)} tokens and the reward model's context is {self.context}; shorten it"
+                f"the problem has {len(ids)} tokens and the reward model's context is "
+                f"{self.context}; shorten it"
             )
         return ids
 
-    def step_tokens(self, text: str, first: bool) -> list[int]:
-        """One step and the separator that closes it."""
-        text = text.strip()
-        if self.aggregation == "model" and not first:
-            text = "\n\n" + text
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"] + [
-            self.separator
-        ]
+    def render(
+        self, problem: str, steps: Sequence[str], aggregation: str = "last"
+    ) -> tuple[list[int], list[int]]:
+        """The ids of a partial solution, and the place in them of each step's score.
+
+        The aggregation `model` reads it as one block, which has one score.
+        """
+        if aggregation not in AGGREGATIONS:
+            raise UserError(
+                f"there is no aggregation {aggregation!r}; choose one of "
+                f"{', '.join(AGGREGATIONS)}"
+            )
+        if aggregation == "model":
+            steps = ["".join(steps)]
+        return self.family.render(self.tokenizer, problem, steps)
 
     @torch.inference_mode()
-    def start(self, problems: Sequence[str], particles: int) -> Judgement:
-        """Read P problems once each, and fork each to N particles."""
-        cache = RaggedCache(len(problems), self.device)
+    def start(self, problems: Sequence[str], copies: int) -> Judgement:
+        """Read P problems once each, for N copies of each."""
         prompts = [self.prompt(problem) for problem in problems]
-        self.feed(cache, prompts)
-        rows = torch.arange(len(problems), device=self.device).repeat_interleave(
-            particles
-        )
-        cache.select(rows)
-        cache.particle = torch.arange(len(rows), device=self.device)
-        return Judgement(
-            cache,
-            torch.zeros(len(rows), 0, device=self.device),
-            cache.particle.clone(),
-            torch.tensor([len(prompt) for prompt in prompts]),
-        )
+        cache = RaggedCache(len(problems) * copies, self.device)
+        cache.read_prompts(self.body, prompts, copies)
+        return Judgement.of(list(problems), prompts, cache)
 
     def fork(self, judgement: Judgement, ancestors: Tensor) -> None:
         """Row r becomes a copy of row ancestors[r], (R,)."""
-        judgement.scores, judgement.parents = (
-            judgement.scores[ancestors],
-            judgement.parents[ancestors],
-        )
+        judgement.fork(ancestors)
 
     @torch.inference_mode()
-    def extend(self, judgement: Judgement, moved: Tensor, steps: Sequence[str]) -> None:
-        """Score one more step of every row in `moved`, (R,) bool; steps[r] is row r's new text.
+    def extend(
+        self,
+        judgement: Judgement,
+        moved: Tensor,
+        steps: Sequence[Sequence[str]],
+        aggregation: str = "last",
+    ) -> None:
+        """Score what is new in the rows of `moved`, (R,) bool; steps[r] are all of row
+        r's steps.
 
-        Rows that did not move keep their aggregated score. A row too long for the model's context gets -inf.
+        Other rows keep their scores. A row too long for the model's context gets -inf.
+        Raises UserError if a score is not finite.
         """
-        j, first = judgement, judgement.scores.shape[1] == 0
-        if first:
-            scores = torch.zeros(len(moved), device=self.device)
-        else:  # what leaves the aggregate as it is: a certain step in a product, and else the score once more
-            scores = (
-                torch.full_like(j.scores[:, -1], torch.inf)
-                if self.aggregation == "prod"
-                else j.scores[:, -1].clone()
+        j, fed = judgement, {}
+        counts = {}
+        for row in moved.nonzero()[:, 0].tolist():
+            problem = j.problems[j.problem_of(row)]
+            ids, places = self.render(problem, steps[row] or [""], aggregation)
+            counts[row] = len(places)
+            if len(ids) <= self.context:
+                fed[row] = ids, places
+        if not counts:
+            return
+        j.make_room(counts)
+        for row in counts.keys() - fed.keys():
+            j.scores[row, counts[row] - 1] = -torch.inf
+        j.follow(list(fed))
+        new = {row: j.unread(row, ids, at[-1]) for row, (ids, at) in fed.items()}
+        rows = sorted(new)
+        for group in in_groups([len(new[row]) for row in rows]):
+            some = sorted(rows[k] for k in group)
+            self.feed(
+                j,
+                {row: new[row] for row in some},
+                {
+                    row: [
+                        place - len(fed[row][0]) + len(new[row])
+                        for place in fed[row][1]
+                    ]
+                    for row in some
+                },
             )
-        pieces = {
-            row: self.step_tokens(steps[row], first)
-            for row in moved.nonzero()[:, 0].tolist()
-        }
-        held = torch.zeros_like(j.parents)
-        held[j.cache.particle] = j.cache.lengths
-        held = held[j.parents].tolist()
-        too_long = [
-            row
-            for row, piece in pieces.items()
-            if held[row] + len(piece) > self.context
-        ]
-        for row in too_long:
-            del pieces[row]
-        fed = moved.clone()
-        fed[too_long] = False
-        scores[too_long] = -torch.inf
-        j.cache.fork(j.parents, fed, spare=max(map(len, pieces.values()), default=0))
-        j.parents = torch.arange(len(moved), device=self.device)
-        rows = j.cache.particle.tolist()
-        if rows:
-            found = self.feed(j.cache, [pieces[row] for row in rows])
-            if not found.isfinite().all():
-                raise UserError(
-                    "the reward model returned NaN or infinite scores; load it in float32, and check its weights"
-                )
-            scores[j.cache.particle] = found
-            for row in rows:
-                j.scored[row * len(j.scored) // len(moved)] += len(pieces[row])
-            if self.aggregation == "model":
-                j.cache.lengths -= 1  # the separator was a look ahead; the next step is written over it
-        j.scores = torch.cat([j.scores, scores[:, None]], 1)
 
-    def feed(self, cache: RaggedCache, pieces: Sequence[Sequence[int]]) -> Tensor:
-        """Run the body over each row's next tokens; the log-odds at each row's last one, (B,) float32."""
+    def feed(
+        self, j: Judgement, new: dict[int, list[int]], places: dict[int, list[int]]
+    ) -> None:
+        """One pass over the new ids of some rows. The scores of the steps that have a
+        place among them are written; a place below 0 was read before.
+        """
+        slots, pieces = list(new), list(new.values())
         counts = [len(piece) for piece in pieces]
-        ids = torch.full((len(pieces), max(counts)), self.separator)
-        for row, piece in enumerate(pieces):
-            ids[row, : len(piece)] = torch.tensor(piece)
-        hidden = cache.extend(self.body, ids.to(self.device), counts).last_hidden_state
-        at_end = hidden[torch.arange(len(pieces)), torch.tensor(counts) - 1]
-        logits = self.head(at_end.float())
-        return logits[:, 1] - logits[:, 0]
+        ids = padded(pieces, self.device)
+        output = j.cache.extend(self.body, ids, counts, consecutive(slots))
+        at = [
+            (b, place, row, step)
+            for b, row in enumerate(slots)
+            for step, place in enumerate(places[row])
+            if place >= 0
+        ]
+        b, place, row, step = torch.tensor(at, device=self.device).T
+        found = self.head(output.last_hidden_state[b, place].float())
+        if not found.isfinite().all():
+            raise UserError(
+                "the reward model returned NaN or infinite scores; load it in float32, "
+                "and check its weights"
+            )
+        j.scores[row, step] = found
 
-    def log_odds(self, judgement: Judgement) -> Tensor:
-        """Of every row's prefix, (R,), aggregated over its steps."""
-        return AGGREGATIONS[self.aggregation](judgement.scores).double()
-
-
-def new_head(width: int) -> nn.Sequential:
-    """Qwen2.5-Math-PRM's head, in float32: two logits, wrong and right."""
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
-
-
-def load_head(folder: Path, family: Family) -> nn.Sequential:
-    """The head's tensors, which lie beside the body's."""
-    tensors = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as stored:
-            for name in stored.keys():
-                if name.startswith(family.head):
-                    tensors[name.removeprefix(family.head)] = stored.get_tensor(
-                        name
-                    ).float()
-    if "0.weight" not in tensors:
-        raise UserError(
-            f"{folder} has no reward head ({family.head}*) in its safetensors files"
-        )
-    head = new_head(tensors["0.weight"].shape[1])
-    head.load_state_dict(tensors)
-    return head.eval().requires_grad_(False)
+    def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor:
+        """Of every row's prefix, (R,) float64, aggregated over its steps."""
+        aggregated = AGGREGATIONS[aggregation](judgement.scores, judgement.steps)
+        return aggregated.double()

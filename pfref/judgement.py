@@ -1,0 +1,133 @@
+"""What a reward model has read of many partial solutions, and its scores of steps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .cache import RaggedCache
+from .errors import UserError
+
+
+@dataclass
+class Judgement:
+    """R rows, which are P problems x N copies; row r is fed in slot r of the cache.
+
+    A row's cache stays where it is when the row is forked, and follows when it is fed.
+    """
+
+    problems: list[str]
+    prompts: list[list[int]]  # for each problem, the ids that its rows share
+    cache: RaggedCache
+    read: list[tuple[int, ...]]  # for each slot, the ids in it after the prompt
+    parents: list[int]  # (R,) the slot that has what each row has read
+    scores: Tensor  # (R, T) log-odds of every step, T >= 1; +inf where there is none
+    steps: Tensor  # (R,) how many of them are the row's
+    scored: Tensor  # (P,) tokens fed for each problem, dead branches too
+
+    @classmethod
+    def of(
+        cls, problems: list[str], prompts: list[list[int]], cache: RaggedCache
+    ) -> "Judgement":
+        rows = len(cache.held)
+        return cls(
+            problems,
+            prompts,
+            cache,
+            read=[()] * rows,
+            parents=list(range(rows)),
+            scores=torch.full((rows, 1), torch.inf, device=cache.device),
+            steps=torch.zeros(rows, dtype=torch.long, device=cache.device),
+            scored=torch.tensor([len(prompt) for prompt in prompts]),
+        )
+
+    def problem_of(self, row: int) -> int:
+        return row // (len(self.parents) // len(self.problems))
+
+    def fork(self, ancestors: Tensor) -> None:
+        """Row r becomes a copy of row ancestors[r], (R,)."""
+        self.parents = [self.parents[row] for row in ancestors.tolist()]
+        ancestors = ancestors.to(self.scores.device)
+        self.scores, self.steps = self.scores[ancestors], self.steps[ancestors]
+
+    def make_room(self, counts: dict[int, int]) -> None:
+        """For each row the number of steps that it has from now on."""
+        missing = max(counts.values(), default=0) - self.scores.shape[1]
+        if missing > 0:
+            self.scores = nn.functional.pad(self.scores, (0, missing), value=torch.inf)
+        rows, steps = torch.tensor([*counts.items()], device=self.steps.device).T
+        self.steps[rows] = steps
+
+    def follow(self, fed: list[int]) -> None:
+        """Each row that is to be fed gets what it has read into its own slot.
+
+        Another row that has read the same, but is not fed now, has lost it. It begins
+        with whatever its own slot holds should it move again: slower, but as right.
+        """
+        copied = [row for row in fed if self.parents[row] != row]
+        sources = [self.parents[row] for row in copied]
+        self.cache.copy(copied, sources)
+        for row, ids in zip(copied, [self.read[s] for s in sources], strict=True):
+            self.read[row] = ids
+        written = set(fed)
+        self.parents = [
+            row if row in written or slot in written else slot
+            for row, slot in enumerate(self.parents)
+        ]
+
+    def unread(self, row: int, ids: list[int], place: int) -> list[int]:
+        """Go back to where `ids`, a whole partial solution, begin to differ from what
+        the row has read. Returns the ids from there, or from `place` if that is before.
+        """
+        problem = self.problem_of(row)
+        prompt = self.prompts[problem]
+        if ids[: len(prompt)] != prompt:
+            raise UserError(
+                "the reward model's tokenizer reads the problem otherwise once a "
+                f"solution follows it: {self.problems[problem][-40:]!r}; end it with a "
+                "full stop"
+            )
+        own, read = ids[len(prompt) :], self.read[row]
+        most = min(len(read), place - len(prompt))
+        kept = next((k for k in range(most) if own[k] != read[k]), most)
+        if kept < len(read):
+            self.cache.rewind([row], [kept])
+        self.read[row] = tuple(own)
+        self.scored[problem] += len(own) - kept
+        return own[kept:]
+
+
+# From scores (R, T), +inf where a row has none, and how many a row has, (R,), to (R,).
+Aggregation = Callable[[Tensor, Tensor], Tensor]
+
+
+def last(scores: Tensor, steps: Tensor) -> Tensor:
+    """The score of the last step; +inf, which is r = 1, before the first."""
+    found = scores.gather(1, (steps - 1).clamp(min=0)[:, None])[:, 0]
+    return torch.where(steps > 0, found, torch.inf)
+
+
+def lowest(scores: Tensor, steps: Tensor) -> Tensor:
+    """The worst step's score."""
+    return scores.amin(-1)
+
+
+def product(scores: Tensor, steps: Tensor) -> Tensor:
+    """The log-odds of the product of all steps' probabilities."""
+    log_r = nn.functional.logsigmoid(scores.double()).sum(-1)
+    return log_r - torch.log(-torch.expm1(log_r))
+
+
+AGGREGATIONS: dict[str, Aggregation] = {
+    "last": last,
+    "min": lowest,
+    "prod": product,
+    "model": last,
+}
+
+
+def consecutive(slots: list[int]) -> Sequence[int]:
+    """As a range, if they are one: the cache then need not gather their keys."""
+    whole = range(slots[0], slots[-1] + 1)
+    return whole if len(whole) == len(slots) else slots
