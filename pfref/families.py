@@ -71,6 +71,7 @@ class Family:
                 f"{self.name} reads; take the folder with its tokenizer_config.json or "
                 "chat_template.jinja"
             )
+        self.render(tokenizer, "", [""])
 
 
 def in_qwens_way(name: str, system: str | None) -> Family:

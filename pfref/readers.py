@@ -250,7 +250,7 @@ def turns(tokenizer: Any) -> tuple[Ids, Ids, Ids]:
 def question(tokenizer: Any) -> Ids:
     """From a solution's end to where Yes or No is the next word."""
     if not tokenizer.chat_template:
-        return control(tokenizer, f"\n\n{QUESTION}\n")
+        return tuple(inside(tokenizer, f"\n\n{QUESTION}\n"))
     answer = unused("")
     said = [
         {"role": "user", "content": "?"},

@@ -2,6 +2,7 @@
 of their kinds: the same pre-tokenisers and templates, few tokens.
 """
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,9 @@ def mistral_tokenizer() -> PreTrainedTokenizerFast:
             vocab_size=450, special_tokens=controls, show_progress=False
         ),
     )
+    kept = json.loads(raw.to_str())  # the bytes are tokens like others, not controls
+    kept["added_tokens"] = kept["added_tokens"][:3]
+    raw = Tokenizer.from_str(json.dumps(kept))
     raw.pre_tokenizer = None  # as Llama's own files have it
     raw.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]

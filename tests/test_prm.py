@@ -1,67 +1,113 @@
-"""The reward model: incremental scores against full passes, counted tokens, log-odds, aggregation, bad input."""
+"""The reward model: incremental scores against full passes, counted tokens, log-odds,
+aggregation, rows that rest.
+"""
 
-import json
+import random
+from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
-from transformers import Qwen2Config, Qwen2Model
 
+import pfref.prm
 from pfref.errors import UserError
-from pfref.prm import FAMILIES, RewardModel, lowest, new_head, product
-from tests.enumerable import FAMILY, tokenizer_of, world
+from pfref.groups import in_groups
+from pfref.judgement import Judgement, lowest, product
+from pfref.prm import RewardModel
+from tests.enumerable import FAMILY, SEPARATOR, tokenizer_of, world
 
 STEPS = [["a", "ab", "b"], ["bbb", "a", "ba"], ["ab", "bb", "aaab"], ["b", "b", "b"]]
 
 
+def ids_of(prm: RewardModel, problem: str, steps: list[str]) -> list[int]:
+    """Each step's words closed by one separator."""
+    ids = prm.prompt(problem)
+    for step in steps:
+        text = step.strip("\n")
+        ids = ids + prm.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids.append(prm.tokenizer.convert_tokens_to_ids("<extra_0>"))
+    return ids
+
+
 def full_pass(prm: RewardModel, problem: str, steps: list[str]) -> list[float]:
     """Every step's log-odds from one pass over the whole text, without a cache."""
-    ids, ends = prm.prompt(problem), []
-    for k, step in enumerate(steps):
-        ids = ids + prm.step_tokens(step, k == 0)
-        ends.append(len(ids) - 1)
-    logits = prm.head(
-        prm.body(input_ids=torch.tensor([ids])).last_hidden_state[0, ends].float()
-    )
+    ids = ids_of(prm, problem, steps)
+    separator = prm.tokenizer.convert_tokens_to_ids("<extra_0>")
+    ends = [k for k, token in enumerate(ids) if token == separator]
+    hidden = prm.body(input_ids=torch.tensor([ids])).last_hidden_state[0, ends]
+    logits = prm.head.net(hidden.float())
     return (logits[:, 1] - logits[:, 0]).tolist()
 
 
-def everyone(rows: int) -> torch.Tensor:
-    return torch.ones(rows, dtype=torch.bool)
+def feed(prm: RewardModel, j: Judgement, texts: list, moved: list[int], how="last"):
+    mask = torch.zeros(len(texts), dtype=torch.bool)
+    mask[moved] = True
+    prm.extend(j, mask, texts, how)
+
+
+def written(j: Judgement, row: int) -> list[float]:
+    return j.scores[row, : int(j.steps[row])].tolist()
 
 
 def test_step_by_step_equals_one_full_pass() -> None:
     _, prm = world()
     judgement = prm.start(["abba", "ba"], 2)
-    for t in range(3):
-        prm.extend(judgement, everyone(4), [steps[t] for steps in STEPS])
+    for t in range(1, 4):
+        feed(prm, judgement, [steps[:t] for steps in STEPS], [0, 1, 2, 3])
     for row, steps in enumerate(STEPS):
-        assert judgement.scores[row].tolist() == pytest.approx(
-            full_pass(prm, ["abba", "ba"][row // 2], steps), abs=1e-5
-        )
+        right = full_pass(prm, ["abba", "ba"][row // 2], steps)
+        assert written(judgement, row) == pytest.approx(right, abs=1e-5)
 
 
-def test_forks_and_rows_that_stop() -> None:
+def test_steps_may_come_several_at_once() -> None:
     _, prm = world()
-    judgement = prm.start(["abba"], 4)
-    texts = [steps[:1] for steps in STEPS]
-    prm.extend(judgement, everyone(4), [t[-1] for t in texts])
-    ancestors = torch.tensor([2, 2, 0, 3])
-    prm.fork(judgement, ancestors)
-    texts = [list(texts[a]) for a in ancestors]
-    moved = torch.tensor([True, False, True, True])
+    judgement = prm.start(["abba"], 1)
+    feed(prm, judgement, [STEPS[0][:1]], [0])
+    feed(prm, judgement, [STEPS[0]], [0])
+    right = full_pass(prm, "abba", STEPS[0])
+    assert written(judgement, 0) == pytest.approx(right, abs=1e-5)
+
+
+def test_forks_and_rows_that_rest() -> None:
+    """Row 1 rests after it was forked from row 2, whose slot others then write in; when
+    it moves again, it has lost what it had read, and reads it anew.
+    """
+    _, prm = world()
+    judgement, texts = prm.start(["abba"], 4), [steps[:1] for steps in STEPS]
+    feed(prm, judgement, texts, [0, 1, 2, 3])
+    prm.fork(judgement, torch.tensor([2, 2, 0, 3]))
+    texts = [texts[a][:] for a in (2, 2, 0, 3)]
+    before = written(judgement, 1)
     for t in (1, 2):
-        for row in moved.nonzero()[:, 0].tolist():
+        for row in (0, 2, 3):
             texts[row].append(STEPS[row][t])
-        prm.extend(judgement, moved, [t[-1] for t in texts])
-    for row in (0, 2, 3):
-        assert judgement.scores[row].tolist() == pytest.approx(
-            full_pass(prm, "abba", texts[row]), abs=1e-5
-        )
-    assert judgement.scores[1].tolist() == pytest.approx(
-        full_pass(prm, "abba", texts[1]) * 3, abs=1e-5
-    )  # its score stands
+        feed(prm, judgement, texts, [0, 2, 3])
+        assert written(judgement, 1) == before
+    texts[1].append("ba")
+    feed(prm, judgement, texts, [1])
+    for row in range(4):
+        right = full_pass(prm, "abba", texts[row])
+        assert written(judgement, row) == pytest.approx(right, abs=1e-5)
+
+
+@pytest.mark.parametrize("how", ["last", "min", "prod", "model"])
+def test_a_resting_row_keeps_its_aggregate(how: str) -> None:
+    """Before its first step a prefix is certain, r = 1."""
+    _, prm = world()
+    judgement = prm.start(["abba"], 3)
+    feed(prm, judgement, [["a"], ["b"], []], [0, 1], how)
+    z = prm.log_odds(judgement, how)
+    for steps in (["a", "ab"], ["a", "ab", "b", "bb"]):
+        feed(prm, judgement, [steps, ["b"], []], [0], how)
+    after = prm.log_odds(judgement, how)
+    assert after[1] == z[1] and after[2] == z[2] == torch.inf and after[0] != z[0]
+    assert after.dtype == torch.float64
+    found = full_pass(prm, "abba", ["a", "ab", "b", "bb"])
+    r = torch.sigmoid(torch.tensor(found).double())
+    whole = full_pass(prm, "abba", ["aabbbb"])[0]
+    right = dict(last=found[-1], min=min(found), model=whole)
+    right["prod"] = float((r.prod() / (1 - r.prod())).log())
+    assert float(after[0]) == pytest.approx(right[how], abs=1e-5)
 
 
 def test_each_token_once_counted_in_the_forward() -> None:
@@ -71,41 +117,62 @@ def test_each_token_once_counted_in_the_forward() -> None:
         lambda m, a, k: seen.append(k["input_ids"].shape), with_kwargs=True
     )
     judgement = prm.start(["abba"], 4)
-    for t in range(3):
-        prm.extend(judgement, everyone(4), ["ab"] * 4)
+    for t in range(1, 4):
+        feed(prm, judgement, [["ab"] * t] * 4, [0, 1, 2, 3])
         prm.fork(judgement, torch.tensor([1, 1, 3, 0]))
     hook.remove()
-    assert (
-        sum(rows * width for rows, width in seen) == 4 + 3 * 4 * 3
-    )  # the prompt once, then two letters and a separator
-    assert judgement.cache.tokens == 4 + 36 and int(judgement.scored.sum()) == 40
+    fed = sum(rows * width for rows, width in seen)
+    assert fed == 4 + 3 * 4 * 3  # the prompt, then two letters and a separator
+    assert judgement.cache.tokens == 4 + 36 and judgement.scored.tolist() == [40]
+
+
+def test_passes_are_bounded_and_hold_rows_of_like_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, prm = world()
+    rng, seen = random.Random(3), []
+    steps = [["ab" * rng.choice((1, 1, 1, 9))] for _ in range(24)]
+    judgement = prm.start(["abba", "ba", "b"], 8)
+    monkeypatch.setattr(pfref.prm, "in_groups", partial(in_groups, at_once=40))
+    hook = prm.body.register_forward_pre_hook(
+        lambda m, a, k: seen.append(k["input_ids"].numel()), with_kwargs=True
+    )
+    feed(prm, judgement, steps, list(range(24)))
+    hook.remove()
+    words = sum(len(s[0]) + 1 for s in steps)
+    assert max(seen) <= 40 and len(seen) > 3 and sum(seen) <= words + 40
+    for row in range(24):
+        right = full_pass(prm, ["abba", "ba", "b"][row // 8], steps[row])
+        assert written(judgement, row) == pytest.approx(right, abs=1e-5)
 
 
 def test_model_aggregation_reads_one_block() -> None:
-    """One separator at the end of the whole partial solution: its score, and no separator left in the cache."""
-    _, prm = world(aggregation="model")
-    judgement = prm.start(["abba"], 1)
-    for t, step in enumerate(["ab", "b", "aab"]):
-        prm.extend(judgement, everyone(1), [step])
-        text = "\n\n".join(["ab", "b", "aab"][: t + 1])
-        ids = prm.prompt("abba") + prm.tokenizer(text)["input_ids"] + [prm.separator]
-        logits = prm.head(
-            prm.body(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
-        )
-        assert prm.log_odds(judgement).item() == pytest.approx(
-            (logits[1] - logits[0]).item(), abs=1e-5
-        )
+    """One separator at the end of the whole partial solution, and none within it."""
+    _, prm = world()
+    judgement, steps = prm.start(["abba"], 1), ["ab\n\n", "b", "aab\n\n", "\n\n", "b"]
+    for t in range(1, 6):
+        feed(prm, judgement, [steps[:t]], [0], "model")
+        right = full_pass(prm, "abba", ["".join(steps[:t])])
+        assert written(judgement, 0) == pytest.approx(right, abs=1e-5)
+        ids, _ = prm.render("abba", steps[:t], "model")
+        assert ids.count(SEPARATOR) == 1
 
 
 def test_aggregations() -> None:
     z = torch.tensor([[1.0, -2.0, 0.5], [12.0, 9.0, 20.0]])
-    assert lowest(z).tolist() == [-2.0, 9.0]
+    steps = torch.tensor([3, 3])
+    assert lowest(z, steps).tolist() == [-2.0, 9.0]
     r = torch.sigmoid(z.double()).prod(-1)
-    assert product(z).tolist() == pytest.approx((r / (1 - r)).log().tolist(), rel=1e-9)
+    right = (r / (1 - r)).log().tolist()
+    assert product(z, steps).tolist() == pytest.approx(right, rel=1e-9)
+    with pytest.raises(UserError, match="no aggregation 'mean'"):
+        world()[1].render("ab", ["a"], "mean")
 
 
 def test_log_odds_survive_where_probabilities_round_to_one() -> None:
-    """PEERS 7: from the two logits in float32, also for a body in bfloat16; 9 and 12 both have r = 1.0 in bfloat16."""
+    """PEERS 7: from the two logits in float32, also for a body in bfloat16; 9 and 12
+    both have r = 1.0 in bfloat16.
+    """
     _, prm = world()
     body = type(prm.body)(prm.body.config).bfloat16().eval()
     head = nn.Linear(16, 2)
@@ -114,80 +181,42 @@ def test_log_odds_survive_where_probabilities_round_to_one() -> None:
         head.bias.copy_(torch.tensor([-2.0, 10.0]))
     sure = RewardModel(body, head, prm.tokenizer, FAMILY)
     judgement = sure.start(["ab"], 1)
-    sure.extend(judgement, everyone(1), ["a"])
-    assert (
-        judgement.scores.dtype == torch.float32
-        and sure.log_odds(judgement).item() == 12.0
-    )
+    feed(sure, judgement, [["a"]], [0])
+    assert judgement.scores.dtype == torch.float32
+    assert sure.log_odds(judgement).item() == 12.0
 
 
-def test_a_row_beyond_the_context_is_ruled_out_alone() -> None:
+def test_a_row_beyond_the_context_is_ruled_out_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The context holds exactly so many tokens, and not one more."""
     _, prm = world()
-    judgement = prm.start(["abba"], 2)
-    prm.extend(judgement, everyone(2), ["a", "ab" * 40])
-    assert (
-        judgement.scores[0].isfinite().all() and judgement.scores[1, -1] == -torch.inf
-    )
+    steps = [["a", "ab"], ["a", "ab" * 3]]
+    monkeypatch.setattr(prm, "context", len(ids_of(prm, "abba", steps[1])))
+    for less in (0, 1):
+        monkeypatch.setattr(prm, "context", prm.context - less)
+        judgement = prm.start(["abba"], 2)
+        feed(prm, judgement, [s[:1] for s in steps], [0, 1])
+        feed(prm, judgement, steps, [0, 1])
+        assert judgement.scores[0].isfinite().all()
+        assert bool(judgement.scores[1, -1] == -torch.inf) == bool(less)
+        for how in ("last", "min", "prod"):
+            finite = prm.log_odds(judgement, how).isfinite().tolist()
+            assert finite == [True, not less]
+    with pytest.raises(UserError, match=f"context is {prm.context}; shorten it"):
+        prm.prompt("a" * prm.context)
+    assert prm.prompt("a" * (prm.context - 1))
 
 
-@pytest.fixture
-def qwen_folder(tmp_path):
-    """A random model in the layout of Qwen/Qwen2.5-Math-PRM-7B."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        body = Qwen2Model(
-            Qwen2Config(
-                vocab_size=5,
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=64,
-            )
-        )
-        head = new_head(16)
-    tensors = {f"model.{k}": v for k, v in body.state_dict().items()} | {
-        f"score.{k}": v for k, v in head.state_dict().items()
-    }
-    save_file(
-        {k: v.contiguous() for k, v in tensors.items()},
-        tmp_path / "model.safetensors",
-        {"format": "pt"},
-    )
-    body.config.architectures = ["Qwen2ForProcessRewardModel"]
-    body.config.auto_map = {
-        "AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel"
-    }  # remote code, never run
-    body.config.save_pretrained(tmp_path)
-    tokenizer_of("<extra_0>").save_pretrained(tmp_path)
-    return tmp_path, body.eval(), head
-
-
-def test_qwen_layout_loads_without_remote_code(qwen_folder) -> None:
-    folder, body, head = qwen_folder
-    prm = RewardModel.load(folder)
-    judgement = prm.start(["abba"], 1)
-    prm.extend(judgement, everyone(1), ["ab"])
-    ids = prm.prompt("abba") + prm.step_tokens("ab", True)
-    logits = head(body(input_ids=torch.tensor([ids])).last_hidden_state[0, -1])
-    assert judgement.scores[0, 0].item() == pytest.approx(
-        (logits[1] - logits[0]).item(), abs=1e-5
-    )
-
-
-def test_bad_reward_models_are_refused_in_one_line(qwen_folder) -> None:
-    folder, body, head = qwen_folder
-    with pytest.raises(UserError, match="lacks its separator"):
-        RewardModel(body, head, tokenizer_of(), FAMILY)
-    with pytest.raises(UserError, match="no aggregation"):
-        RewardModel(body, head, tokenizer_of("<extra_0>"), FAMILY, "mean")
-    config = json.loads((folder / "config.json").read_text()) | {
-        "architectures": ["LlamaForCausalLM"]
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="not a process reward model"):
-        RewardModel.load(folder)
+def test_literals_in_words_are_words() -> None:
+    prm = RewardModel.load("minimath-prm")
+    problem, steps = "Compute <extra_0>", ["53-34=<extra_0>9\n\n", "<|end|>"]
+    with pytest.raises(UserError, match="does not know"):  # MiniMath has no letters <
+        prm.prompt(problem)
+    ids, places = prm.render("Compute (53-34)*9.", steps)
+    separator, end = prm.tokenizer.convert_tokens_to_ids(["<extra_0>", "<|end|>"])
+    assert [k for k, token in enumerate(ids) if token == separator] == places
+    assert end not in ids
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
@@ -200,21 +229,22 @@ def test_broken_scores_are_reported(broken: float) -> None:
     bad = RewardModel(prm.body, head, prm.tokenizer, FAMILY)
     judgement = bad.start(["ab"], 2)
     with pytest.raises(UserError, match="NaN or infinite"):
-        bad.extend(judgement, everyone(2), ["a", "b"])
+        feed(bad, judgement, [["a"], ["b"]], [0, 1])
 
 
 def test_the_shipped_reward_model_step_by_step_equals_one_full_pass() -> None:
     prm = RewardModel.load("minimath-prm")
     problem, steps = "Compute (53-34)*9.", ["53-34=19\n\n", "19*9=181, so \\boxed{181}"]
     judgement = prm.start([problem], 3)
-    for step in steps:
-        prm.extend(judgement, everyone(3), [step] * 3)
+    for t in (1, 2):
+        feed(prm, judgement, [steps[:t]] * 3, [0, 1, 2])
         prm.fork(judgement, torch.tensor([2, 0, 0]))
     for row in range(3):
-        assert judgement.scores[row].tolist() == pytest.approx(
-            full_pass(prm, problem, steps), abs=1e-4
-        )
+        right = full_pass(prm, problem, steps)
+        assert written(judgement, row) == pytest.approx(right, abs=1e-4)
 
 
-def test_families_are_data() -> None:
-    assert all(len(f.separator) and f.head.endswith(".") for f in FAMILIES.values())
+def test_a_separator_must_be_one_token() -> None:
+    _, prm = world()
+    with pytest.raises(UserError, match="lacks '<extra_0>' as one token"):
+        RewardModel(prm.body, prm.head, tokenizer_of(), FAMILY)
