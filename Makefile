@@ -7,12 +7,13 @@ CHAPTERS := $(wildcard book/*.ipynb)
 PYTEST := TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check nbval book execute lab clean
+.PHONY: help demo test check lint format nbval book execute lab clean
 
 help:
 	@echo "make demo    solve 200 problems with the shipped models: greedy, best-of-16, a particle filter"
 	@echo "make test    all tests, every chapter's output against a fresh run, and a build of the book"
-	@echo "make check   the quick tests"
+	@echo "make check   the quick tests, the linter, the formatter's and the types' complaints"
+	@echo "make format  bring all code into the one format"
 	@echo "make book    build the book into _build/html"
 	@echo "make lab     open the chapters in JupyterLab"
 	@echo "make execute run the chapters and store what they print"
@@ -30,10 +31,20 @@ help:
 demo: .venv/.installed
 	$(BIN)/python -m pfref.demo
 
-check: .venv/.installed
+check: .venv/.installed lint
 	$(PYTEST) -m "not slow" tests
 
-test: .venv/.installed
+lint: .venv/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# What the linter can mend by itself, then the layout of every line.
+format: .venv/.installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test: .venv/.installed lint
 	$(PYTEST) tests
 	$(MAKE) nbval
 	$(MAKE) book
@@ -55,5 +66,5 @@ lab: .venv/.installed
 	$(BIN)/jupyter lab --notebook-dir=book
 
 clean:
-	rm -rf _build .venv build pfref.egg-info .pytest_cache
+	rm -rf _build .venv build pfref.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find book pfref tests -name __pycache__ -prune -exec rm -rf {} +

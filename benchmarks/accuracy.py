@@ -1,12 +1,15 @@
-"""Accuracy against budget on MiniMATH-500: `python -m benchmarks.accuracy --out book/results/accuracy.json`.
+"""Accuracy against budget on MiniMATH-500: `python -m benchmarks.accuracy --out
+book/results/accuracy.json`.
 
-Every method uses the same two models. Intervals resample problems; a problem's value is its mean over the seeds.
+Every method uses the same two models. Intervals resample problems; a problem's value is
+its mean over the seeds.
 """
 
 import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pfref import LanguageModel, RewardModel, Solution, solve
 from pfref.baselines import best_of, greedy, majority, weighted_best_of
@@ -66,7 +69,8 @@ def main() -> None:
     a = parser.parse_args()
     lm, prm = LanguageModel.load("minimath-small"), RewardModel.load(a.prm)
     problems = load_set(a.set)[a.skip : a.skip + a.rows]
-    texts, rows = [p.problem for p in problems], []
+    texts = [p.problem for p in problems]
+    rows: list[dict[str, Any]] = []
 
     def note(
         method: str, n: int, answers: list[list[str | None]], tokens: float
@@ -77,7 +81,9 @@ def main() -> None:
         ]
         mean, low, high = bootstrap(values)
         levels = {
-            str(v): sum(x for x, p in zip(values, problems) if p.level == v)
+            str(v): sum(
+                x for x, p in zip(values, problems, strict=True) if p.level == v
+            )
             / sum(p.level == v for p in problems)
             for v in sorted({p.level for p in problems})
         }
@@ -94,11 +100,12 @@ def main() -> None:
             )
         )  # for differences problem by problem
         print(
-            f"{method:<28} N {n:>3}  {mean:.3f} [{low:.3f}, {high:.3f}]  {tokens:.0f} tokens a problem",
+            f"{method:<28} N {n:>3}  {mean:.3f} [{low:.3f}, {high:.3f}]  {tokens:.0f} "
+            f"tokens a problem",
             flush=True,
         )
 
-    def repeated(n: int, **options: object) -> tuple[list[list[Solution]], float]:
+    def repeated(n: int, **options: Any) -> tuple[list[list[Solution]], float]:
         """One run a seed, and the tokens that a problem took on average."""
         runs = [
             solve(

@@ -124,7 +124,8 @@ def solve_readable(
     readable = [k for k in range(1, len(problems) + 1) if k not in failures]
     if not readable:
         return
-    left, drawn = iter(readable), []
+    left = iter(readable)
+    drawn: list[int] = []
     progress = None if a.quiet else Progress(len(readable))
 
     def tell(solutions: list[Any]) -> None:

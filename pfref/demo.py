@@ -1,13 +1,15 @@
 """The main job on the embedded world: `python -m pfref.demo`.
 
-Solves a slice of MiniMATH-500 by greedy decoding, by best-of-16 and by a 16-particle filter, whose answer is chosen by
-vote and by score, with the same two models; prints what each reached and cost, and draws the genealogy of one problem,
-if possible of one that the filter solved and best-of-16 did not.
+Solves a slice of MiniMATH-500 by greedy decoding, by best-of-16 and by a 16-particle
+filter, whose answer is chosen by vote and by score, with the same two models; prints
+what each reached and cost, and draws the genealogy of one problem, if possible of one
+that the filter solved and best-of-16 did not.
 """
 
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import logging
 
@@ -16,6 +18,7 @@ from .baselines import best_of, greedy
 from .minimath.problems import load_set
 from .plots import save_genealogy
 from .records import bootstrap
+from .solver import NONE_LEFT
 
 
 def main() -> None:
@@ -35,7 +38,8 @@ def main() -> None:
     problems = load_set("minimath500")[: a.rows]
     texts, truth = [p.problem for p in problems], [p.answer for p in problems]
     print(
-        f"{len(problems)} problems of MiniMATH-500, levels 1 to 5, the same two models throughout\n"
+        f"{len(problems)} problems of MiniMATH-500, levels 1 to 5, the same two "
+        f"models throughout\n"
     )
 
     began = time.perf_counter()
@@ -46,10 +50,11 @@ def main() -> None:
     }
     tokens: dict[str, int | None] = {"greedy": None}
     runs: dict[str, list[Solution]] = {}
-    for name, options in (
+    settings: tuple[tuple[str, dict[str, Any]], ...] = (
         (f"best of {a.particles}", {"threshold": 0.0}),
         (f"particle filter, {a.particles}", {}),
-    ):
+    )
+    for name, options in settings:
         began = time.perf_counter()
         runs[name] = solve(
             texts, lm, prm, a.particles, seed=a.seed, progress=name, **options
@@ -75,12 +80,14 @@ def main() -> None:
             for found, right in zip(runs[name], truth, strict=True)
         ]
     print(
-        f"{'method':<24}{'accuracy':>9}  {'95 % interval':<16}{'generated tokens':>17}{'seconds':>9}"
+        f"{'method':<24}{'accuracy':>9}  {'95 % interval':<16}"
+        f"{'generated tokens':>17}{'seconds':>9}"
     )
     for name in hits:
         mean, low, high = bootstrap(hits[name])
         print(
-            f"{name:<24}{mean:>9.1%}  {f'{low:.1%} to {high:.1%}':<16}{tokens[name] or '':>17}{seconds[name]:>9.1f}"
+            f"{name:<24}{mean:>9.1%}  {f'{low:.1%} to {high:.1%}':<16}"
+            f"{tokens[name] or '':>17}{seconds[name]:>9.1f}"
         )
     print()
     for name in (filtered, highest):
@@ -88,15 +95,18 @@ def main() -> None:
             [float(x) - float(y) for x, y in zip(hits[name], hits[best], strict=True)]
         )
         print(
-            f"{name} minus {best}, problem by problem: {mean:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}."
+            f"{name} minus {best}, problem by problem: {mean:+.1%}, 95 % interval "
+            f"{low:+.1%} to {high:+.1%}."
         )
     gained = [k for k in range(len(texts)) if hits[filtered][k] and not hits[best][k]]
     shown = max(
         gained or range(len(texts)), key=lambda k: len(runs[filtered][k].trace.ess)
     )
-    save_genealogy(runs[filtered][shown], a.plot)
+    example = runs[filtered][shown]
+    save_genealogy(example, a.plot)
     print(
-        f"\n{texts[shown]}\n\n{runs[filtered][shown].chosen.text}\n\nIts {a.particles} particles are drawn in {a.plot}."
+        f"\n{texts[shown]}\n\n{example.chosen.text if example.chosen else NONE_LEFT}"
+        f"\n\nIts {a.particles} particles are drawn in {a.plot}."
     )
 
 

@@ -1,4 +1,6 @@
-"""The one exception for what a user can mend: its message says what is wrong and what to do, in one line."""
+"""The one exception for what a user can mend: its message says what is wrong and what
+to do, in one line.
+"""
 
 
 class UserError(ValueError):

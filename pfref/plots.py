@@ -1,4 +1,6 @@
-"""Pictures. matplotlib is imported where it is drawn with, so the rest of the package does not need it."""
+"""Pictures. matplotlib is imported where it is drawn with, so the rest of the package
+does not need it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +22,9 @@ OTHERS, DEAD = "#555555", "#cccccc"
 
 
 def survivors(ancestors: Tensor) -> list[list[set[int]]]:
-    """For every step and particle, the last step's particles that descend from it: (T, N) ancestors."""
+    """For every step and particle, the last step's particles that descend from it: (T,
+    N) ancestors.
+    """
     lines = [[{n} for n in range(ancestors.shape[1])]]
     for parents in reversed(ancestors[:-1].tolist()):
         heirs: list[set[int]] = [set() for _ in parents]
@@ -39,8 +43,10 @@ def genealogy(
 ) -> Any:
     """Particles over steps: width by weight, lines of descent, dead branches pale.
 
-    log_weights  (T, N) before each resampling     ancestors  (T, N) parents of the next step's particles
-    labels       of the last step's particles, such as their answers; a colour and a marker for each common one
+    log_weights  (T, N) before each resampling
+    ancestors    (T, N) parents of the next step's particles
+    labels       of the last step's particles, such as their answers; a colour and a
+                 marker for each common one
     Returns the matplotlib axes.
     """
     import matplotlib.pyplot as plt

@@ -1,4 +1,6 @@
-"""Records of measurements: what was measured, on what, with which versions; and intervals for it."""
+"""Records of measurements: what was measured, on what, with which versions; and
+intervals for it.
+"""
 
 import datetime
 import json

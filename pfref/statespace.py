@@ -1,8 +1,10 @@
-"""State-space models with exact answers: the oracles that the particle filter is held against.
+"""State-space models with exact answers: the oracles that the particle filter is held
+against.
 
-Both are Feynman-Kac models in bootstrap form: M_t is the model's own transition and G_t(x_t) = p(y_t | x_t),
-so the evidence Z_t is the likelihood p(y_1:t). Their exact filters need no samples:
-the forward algorithm (Rabiner 1989) and the Kalman filter (Kalman 1960) with its smoother (Rauch et al. 1965).
+Both are Feynman-Kac models in bootstrap form: M_t is the model's own transition and
+G_t(x_t) = p(y_t | x_t), so the evidence Z_t is the likelihood p(y_1:t). Their exact
+filters need no samples: the forward algorithm (Rabiner 1989) and the Kalman filter
+(Kalman 1960) with its smoother (Rauch et al. 1965).
 """
 
 from collections.abc import Sequence
@@ -36,7 +38,10 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class HiddenMarkov(FeynmanKac[Tensor]):
-    """A hidden Markov model with K states and S symbols, and one observed sequence. Its particles are (P, N)."""
+    """A hidden Markov model with K states and S symbols, and one observed sequence.
+
+    Its particles are (P, N).
+    """
 
     initial: Tensor  # mu, (K,)
     transition: Tensor  # A, (K, K), rows sum to one
@@ -62,7 +67,9 @@ class HiddenMarkov(FeynmanKac[Tensor]):
         return torch.full(state.shape, t == len(self.observations))
 
     def forward(self) -> Forward:
-        """The exact answer: predict with A, weigh with B, normalise; the normaliser is p(y_t | y_1:t-1)."""
+        """The exact answer: predict with A, weigh with B, normalise; the normaliser is
+        p(y_t | y_1:t-1).
+        """
         predicted, filtered, increments = self.initial, [], []
         for symbol in self.observations.tolist():
             joint = predicted * self.emission[:, symbol]
@@ -77,7 +84,10 @@ class HiddenMarkov(FeynmanKac[Tensor]):
 
 @dataclass(frozen=True)
 class LinearGaussian(FeynmanKac[Tensor]):
-    """x_t = F x_t-1 + noise(Q), y_t = H x_t + noise(R), x_1 ~ N(m_0, Sigma_0). Its particles are (P, N, d)."""
+    """x_t = F x_t-1 + noise(Q), y_t = H x_t + noise(R), x_1 ~ N(m_0, Sigma_0).
+
+    Its particles are (P, N, d).
+    """
 
     initial_mean: Tensor  # m_0, (d,)
     initial_covariance: Tensor  # Sigma_0, (d, d)
@@ -112,7 +122,7 @@ class LinearGaussian(FeynmanKac[Tensor]):
         return torch.full(state.shape[:2], t == len(self.observations))
 
     def kalman_filter(self) -> Gaussian:
-        """p(x_t | y_1:t) exactly: predict, then correct by the gain times the surprise."""
+        """p(x_t | y_1:t), exact: predict, correct by the gain times the surprise."""
         mean, covariance = self.initial_mean, self.initial_covariance
         means, covariances, increments = [], [], []
         for t, y in enumerate(self.observations):

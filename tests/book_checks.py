@@ -1,7 +1,9 @@
-"""What a chapter must be, so that its page can be believed. Every check returns a list of complaints.
+"""What a chapter must be, so that its page can be believed. Every check returns a list
+of complaints.
 
-Strict nbval compares what is stored; these checks see to it that something is stored, that nothing is exempt, and
-that the parts nbval cannot compare (prose, alternative texts, repeated definitions, notation) hold as well.
+Strict nbval compares what is stored; these checks see to it that something is stored,
+that nothing is exempt, and that the parts nbval cannot compare (prose, alternative
+texts, repeated definitions, notation) hold as well.
 """
 
 import ast
@@ -80,14 +82,17 @@ def headings(cell: Cell) -> list[str]:
 
 
 def executed(notebook: Notebook) -> list[str]:
-    """Every code cell was run, from the first to the last, in a fresh kernel and without an error."""
+    """Every code cell was run, from the first to the last, in a fresh kernel and
+    without an error.
+    """
     found = []
     for count, cell in enumerate(cells(notebook, "code"), 1):
         if not source(cell).strip():
             found.append(f"code cell {count} is empty")
         if cell["execution_count"] != count:
             found.append(
-                f"{where(cell)} has execution count {cell['execution_count']}, not {count}: run all cells afresh"
+                f"{where(cell)} has execution count {cell['execution_count']}, not "
+                f"{count}: run all cells afresh"
             )
         if any(output["output_type"] == "error" for output in cell["outputs"]):
             found.append(f"{where(cell)} has stored an error")
@@ -106,12 +111,14 @@ def compared(
         ]
         if marks and not exempt.get((chapter, first)):
             found.append(
-                f"{where(cell)} is exempt from nbval ({', '.join(marks)}) without a reason in EXEMPT"
+                f"{where(cell)} is exempt from nbval ({', '.join(marks)}) without a "
+                f"reason in EXEMPT"
             )
         for output in cell["outputs"]:
             if output.get("name") == "stderr":
                 found.append(
-                    f"{where(cell)} has stored standard error: silence the warning or the progress bar"
+                    f"{where(cell)} has stored standard error: silence the warning or "
+                    f"the progress bar"
                 )
             if re.search(r"\bat 0x[0-9a-f]{6,}", json.dumps(output)):
                 found.append(f"{where(cell)} prints an address in memory")
@@ -122,7 +129,9 @@ def compared(
 
 
 def anatomy(notebook: Notebook) -> list[str]:
-    """One title; the headings that every chapter has, in order; a line on time and seeds."""
+    """One title; the headings that every chapter has, in order; a line on time and
+    seeds.
+    """
     found: list[str] = []
     lines = [line for cell in cells(notebook, "markdown") for line in headings(cell)]
     if (
@@ -165,13 +174,15 @@ def exercises(notebook: Notebook) -> list[str]:
         ):
             solved[current] = True
     found = [
-        f"`{line}` has no folded solution: a code cell tagged hide-cell or hide-input that was run"
+        f"`{line}` has no folded solution: a code cell tagged hide-cell or hide-input "
+        f"that was run"
         for line, done in solved.items()
         if not done
     ]
     if not 3 <= len(solved) <= 5:
         found.append(
-            f"there are {len(solved)} exercises, not three to five headings `### Exercise k`"
+            f"there are {len(solved)} exercises, not three to five headings `### "
+            f"Exercise k`"
         )
     for k, line in enumerate(solved, 1):
         if not re.match(rf"### Exercise {k}\b", line):
@@ -192,18 +203,21 @@ def images(notebook: Notebook) -> list[str]:
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         if kinds and len(alt) < 30:
             found.append(
-                f"{where(cell)} draws without an alternative text of 30 characters in metadata mystnb.image.alt"
+                f"{where(cell)} draws without an alternative text of 30 characters in "
+                f"metadata mystnb.image.alt"
             )
         if kinds - {"image/png"}:
             found.append(
-                f"{where(cell)} draws {', '.join(sorted(kinds - {'image/png'}))}: nbval compares only PNG rightly"
+                f"{where(cell)} draws {', '.join(sorted(kinds - {'image/png'}))}: "
+                f"nbval compares only PNG rightly"
             )
     for cell in cells(notebook, "markdown"):
         if re.search(r"!\[.{0,29}\]\(", source(cell)) or re.search(
             r"<img(?![^>]*alt=\"[^\"]{30,})", source(cell)
         ):
             found.append(
-                f"{where(cell)} shows an image without an alternative text of 30 characters"
+                f"{where(cell)} shows an image without an alternative text of 30 "
+                f"characters"
             )
     return found
 
@@ -221,7 +235,7 @@ def trees(notebook: Notebook) -> Iterator[tuple[Cell, ast.Module]]:
 
 
 def imported(notebook: Notebook) -> tuple[dict[str, Any], list[str]]:
-    """What the chapter's imports from pfref bind, and a complaint for each that fails."""
+    """What the chapter's imports from pfref bind, and complaints of those that fail."""
     names: dict[str, Any] = {}
     found = []
     for cell, tree in trees(notebook):
@@ -233,7 +247,8 @@ def imported(notebook: Notebook) -> tuple[dict[str, Any], list[str]]:
                             module = importlib.import_module(alias.name)
                         except ImportError:
                             found.append(
-                                f"{where(cell)} imports {alias.name}, which does not exist"
+                                f"{where(cell)} imports {alias.name}, which does not "
+                                f"exist"
                             )
                         else:
                             names[alias.asname or "pfref"] = (
@@ -253,7 +268,8 @@ def imported(notebook: Notebook) -> tuple[dict[str, Any], list[str]]:
                         names[alias.asname or alias.name] = getattr(module, alias.name)
                     except ImportError:
                         found.append(
-                            f"{where(cell)} imports {alias.name} from {node.module}, which does not have it"
+                            f"{where(cell)} imports {alias.name} from {node.module}, "
+                            f"which does not have it"
                         )
     return names, found
 
@@ -267,7 +283,9 @@ def dotted(node: ast.AST) -> str | None:
 
 
 def imports(notebook: Notebook) -> list[str]:
-    """Every name that a chapter takes from pfref exists, by import or as an attribute of an imported module."""
+    """Every name that a chapter takes from pfref exists, by import or as an attribute
+    of an imported module.
+    """
     names, found = imported(notebook)
     for cell, tree in trees(notebook):
         for node in ast.walk(tree):
@@ -298,7 +316,9 @@ def bare(node: ast.AST) -> str:
 
 
 def named(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
-    """The top-level definitions of a module or a cell: functions, classes and assigned names."""
+    """The top-level definitions of a module or a cell: functions, classes and assigned
+    names.
+    """
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name, node
@@ -348,13 +368,16 @@ def definitions(
                 )
             elif bare(node) not in [bare(other) for _, other in package[name]]:
                 found.append(
-                    f"{where(cell)}: {name} is not as {package[name][0][0].relative_to(ROOT)} has it"
+                    f"{where(cell)}: {name} is not as "
+                    f"{package[name][0][0].relative_to(ROOT)} has it"
                 )
     return found
 
 
 def shown(notebook: Notebook) -> tuple[dict[Path, set[int]], list[str]]:
-    """The package's lines that a chapter shows, by `show(...)` or in a `pfref-definition` cell, and what is unclear."""
+    """The package's lines that a chapter shows, by `show(...)` or in a
+    `pfref-definition` cell, and what is unclear.
+    """
     names, found = imported(notebook)
     package = package_definitions()
     lines: dict[Path, set[int]] = {}
@@ -373,16 +396,14 @@ def shown(notebook: Notebook) -> tuple[dict[Path, set[int]], list[str]]:
                             min([other.lineno, *(d.lineno for d in decorators)]),
                             other.end_lineno or other.lineno,
                         )
-        for node in ast.walk(tree):
-            if not (
-                isinstance(node, ast.Call)
-                and dotted(node.func) in ("show", "show.show")
-            ):
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        for call in calls:
+            if dotted(call.func) not in ("show", "show.show"):
                 continue
-            for argument in node.args:
-                name = dotted(argument)
+            for argument in call.args:
+                path = dotted(argument)
                 try:
-                    first, *rest = (name or "").split(".")
+                    first, *rest = (path or "").split(".")
                     thing = names[first]
                     for part in rest:
                         thing = getattr(thing, part)
@@ -400,32 +421,35 @@ def shown(notebook: Notebook) -> tuple[dict[Path, set[int]], list[str]]:
                         )
                 except (KeyError, AttributeError, TypeError, OSError):
                     found.append(
-                        f"{where(cell)}: cannot tell what show({ast.unparse(argument)}) shows; give names that "
+                        f"{where(cell)}: cannot tell what "
+                        f"show({ast.unparse(argument)}) shows; give names that "
                         "the chapter imports from pfref"
                     )
     return lines, found
 
 
 def shows(notebook: Notebook) -> list[str]:
-    """Every show(...) can be resolved from the chapter's imports."""
+    """Every show(...) is resolved from the chapter's imports."""
     return shown(notebook)[1]
 
 
 # Notation
 
-OPERATORS = set(
-    r"""
-    \sum \prod \int \log \exp \max \min \arg \argmax \argmin \sup \inf \lim \sqrt \frac \tfrac \dfrac \binom \sin \cos \det
-    \sim \propto \mid \cdot \cdots \ldots \dots \vdots \ddots \le \ge \leq \geq \ll \gg \ne \neq \approx \equiv \simeq
-    \in \notin \subset \subseteq \cup \cap \setminus \emptyset \to \rightarrow \leftarrow \Rightarrow \Longrightarrow \iff
-    \Leftrightarrow \mapsto \gets \infty \partial \nabla \times \otimes \odot \circ \ast \star \pm \mp \top \prime \forall
-    \exists \land \lor \neg \left \right \middle \big \Big \bigl \bigr \Bigl \Bigr \bigg \Bigg \biggl \biggr \Biggl \Biggr
-    \langle \rangle \lfloor \rfloor \lceil \rceil \lvert \rvert \lVert \rVert \vert \Vert \quad \qquad \displaystyle
-    \textstyle \limits \nolimits \underbrace \overbrace \underset \overset \stackrel \substack \colon \coloneqq \ln \bmod
-    \mod \pmod \tag \nonumber \notag \qquad \hline \div \perp \backslash \smash \overset \xrightarrow \oplus \longrightarrow
-    \cong \prec \succ \diamond \bullet \dotsc \dotsb \Pr \boxed \rm
-    """.split()
-)
+LISTED = r"""
+\sum \prod \int \log \exp \max \min \arg \argmax \argmin \sup \inf \lim \sqrt \frac
+\tfrac \dfrac \binom \sin \cos \det \sim \propto \mid \cdot \cdots \ldots \dots \vdots
+\ddots \le \ge \leq \geq \ll \gg \ne \neq \approx \equiv \simeq \in \notin \subset
+\subseteq \cup \cap \setminus \emptyset \to \rightarrow \leftarrow \Rightarrow
+\Longrightarrow \iff \Leftrightarrow \mapsto \gets \infty \partial \nabla \times \otimes
+\odot \circ \ast \star \pm \mp \top \prime \forall \exists \land \lor \neg \left \right
+\middle \big \Big \bigl \bigr \Bigl \Bigr \bigg \Bigg \biggl \biggr \Biggl \Biggr
+\langle \rangle \lfloor \rfloor \lceil \rceil \lvert \rvert \lVert \rVert \vert \Vert
+\quad \qquad \displaystyle \textstyle \limits \nolimits \underbrace \overbrace \underset
+\overset \stackrel \substack \colon \coloneqq \ln \bmod \mod \pmod \tag \nonumber \notag
+\qquad \hline \div \perp \backslash \smash \overset \xrightarrow \oplus \longrightarrow
+\cong \prec \succ \diamond \bullet \dotsc \dotsb \Pr \boxed \rm
+"""
+OPERATORS = set(LISTED.split())
 DECORATIONS = {
     r"\widehat": r"\hat",
     r"\widetilde": r"\tilde",
@@ -482,7 +506,9 @@ def formulas(markdown: str) -> list[str]:
 
 
 def symbols(tex: str) -> set[str]:
-    """The symbols of a formula, bases and indices alike: r'\\hat Z_t^n' has \\hat Z, t and n. Words and operators go."""
+    """The symbols of a formula, bases and indices alike: r'\\hat Z_t^n' has \\hat Z, t
+    and n. Words and operators go.
+    """
     tokens = [t for t in TOKEN.findall(WORDS.sub(" ", tex)) if not t.isspace()]
     found: set[str] = set()
     decoration = None
@@ -503,7 +529,9 @@ def symbols(tex: str) -> set[str]:
 
 
 def listed(page: str) -> set[str]:
-    """The symbols that the notation page lists: the first column of its tables, and the bound indices."""
+    """The symbols that the notation page lists: the first column of its tables, and the
+    bound indices.
+    """
     found: set[str] = set()
     for line in page.splitlines():
         if line.startswith(("| ", "Bound indices")):

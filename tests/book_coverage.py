@@ -1,7 +1,8 @@
 """What share of the package the chapters show: `python -m tests.book_coverage`.
 
-A line is shown if a chapter's cell calls `show(...)` on what holds it, or repeats it in a cell tagged
-`pfref-definition`. Blank lines, comments, imports and a module's own docstring do not count.
+A line is shown if a chapter's cell calls `show(...)` on what holds it, or repeats it in
+a cell tagged `pfref-definition`. Blank lines, comments, imports and a module's own
+docstring do not count.
 """
 
 import argparse
@@ -9,10 +10,7 @@ import ast
 import sys
 from pathlib import Path
 
-if __package__:
-    from .book_checks import ROOT, Notebook, chapters, read, shown
-else:
-    from book_checks import ROOT, Notebook, chapters, read, shown
+from tests.book_checks import ROOT, Notebook, chapters, read, shown
 
 CORE = ["weights", "resampling", "smc", "statespace", "cache", "lm", "prm", "reasoning"]
 
@@ -36,10 +34,10 @@ def countable(text: str) -> set[int]:
 
 
 def spans(lines: set[int], text: str) -> list[str]:
-    """Line numbers as ranges; a gap of blank lines and comments does not break a range."""
+    """Line numbers as ranges; blank lines and comments do not break a range."""
     relevant = sorted(countable(text))
     found: list[list[int]] = []
-    for before, line in zip([None, *relevant], relevant):
+    for before, line in zip([None, *relevant], relevant, strict=False):
         if line in lines:
             if found and found[-1][1] == before:
                 found[-1][1] = line
@@ -89,14 +87,14 @@ def main(arguments: list[str] | None = None) -> int:
         shares.append(100 * len(met) / max(1, len(lines)))
         missing = ", ".join(spans(lines - met, file.read_text(encoding="utf-8")))
         print(
-            f"{file.stem:<12}{shares[-1]:>6.1f} %  {len(met):>4} of {len(lines):>4}  {'not shown: ' + missing if missing else ''}".rstrip()
+            f"{file.stem:<12}{shares[-1]:>6.1f} %  {len(met):>4} of {len(lines):>4}  "
+            f"{'not shown: ' + missing if missing else ''}".rstrip()
         )
-    met, lines = (
-        sum(len(m) for _, m in found.values()),
-        sum(len(x) for x, _ in found.values()),
-    )
+    seen = sum(len(met) for _, met in found.values())
+    all_of_them = sum(len(lines) for lines, _ in found.values())
     print(
-        f"{'together':<12}{100 * met / max(1, lines):>6.1f} %  {met:>4} of {lines:>4}"
+        f"{'together':<12}{100 * seen / max(1, all_of_them):>6.1f} %  {seen:>4} of "
+        f"{all_of_them:>4}"
     )
     return int(min(shares, default=100.0) < a.minimum)
 

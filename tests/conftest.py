@@ -1,4 +1,6 @@
-"""Tests marked `weights` run only where the environment variable PFREF_WEIGHTS names a folder of real models."""
+"""Tests marked `weights` run only where the environment variable PFREF_WEIGHTS names a
+folder of real models.
+"""
 
 import os
 

@@ -1,8 +1,10 @@
-"""Break pfref on purpose, one place at a time, and see the checks fail: `python -m tests.mutations`.
+"""Break pfref on purpose, one place at a time, and see the checks fail: `python -m
+tests.mutations`.
 
-Each break is made in a copy of the repository and must fail the check named beside it, a unit test or a chapter under
-strict nbval. In a chapter a cell must fail that computes: one that shows the broken source differs in any case.
-Exits with 1 if a break goes unseen, or if its line is no longer in the package.
+Each break is made in a copy of the repository and must fail the check named beside it,
+a unit test or a chapter under strict nbval. In a chapter a cell must fail that
+computes: one that shows the broken source differs in any case. Exits with 1 if a break
+goes unseen, or if its line is no longer in the package.
 """
 
 import os
@@ -100,7 +102,8 @@ BREAKS = [
         "log-odds from a rounded probability",
         "prm.py",
         "        return logits[:, 1] - logits[:, 0]",
-        "        return torch.logit(torch.softmax(logits.bfloat16(), -1)[:, 1].float(), 1e-6)",
+        "        return torch.logit(torch.softmax(logits.bfloat16(), -1)[:, "
+        "1].float(), 1e-6)",
         "tests/test_prm.py",
     ),
     (
@@ -193,7 +196,8 @@ def seen(file: str, line: str, replacement: str, check: str) -> bool:
         text = broken.read_text()
         if text.count(line) != 1:
             sys.exit(
-                f"pfref/{file} holds {line!r} {text.count(line)} times, not once: mend the list of breaks"
+                f"pfref/{file} holds {line!r} {text.count(line)} times, not once: "
+                f"mend the list of breaks"
             )
         broken.write_text(text.replace(line, replacement))
         chapter = check.endswith(".ipynb")

@@ -1,15 +1,20 @@
-"""The chapters hold to book_checks; and each check can fail, shown on small notebooks made here."""
+"""The chapters hold to book_checks; and each check can fail, shown on small notebooks
+made here.
+"""
 
 import base64
 import copy
 import io
 import subprocess
 import sys
+from typing import Any
 
 import nbformat
 import pytest
 import yaml
-from book_checks import (
+from PIL import Image
+
+from tests.book_checks import (
     BOOK,
     ROOT,
     anatomy,
@@ -32,9 +37,8 @@ from book_checks import (
     symbols,
     toc_complaints,
 )
-from book_coverage import countable, coverage, spans
-from PIL import Image
-from tidy_notebooks import joined, shrink
+from tests.book_coverage import countable, coverage, spans
+from tests.tidy_notebooks import joined, shrink
 
 KNOWN = listed((BOOK / "notation.md").read_text())
 ALL = {
@@ -166,7 +170,8 @@ def good() -> dict:
         text("## Objectives", "$W_t^n$"),
         text("## What goes wrong"),
         code(
-            "from pfref import smc\nfrom pfref.weights import normalise\nfrom pfref.show import show",
+            "from pfref import smc\nfrom pfref.weights import normalise\nfrom "
+            "pfref.show import show",
             1,
         ),
         code("show(normalise, smc.ParticleFilter.run)", 2),
@@ -274,7 +279,8 @@ def test_order_of_headings_is_checked(chapter) -> None:
 
 
 def test_exercises_are_checked(chapter) -> None:
-    for broken in ({"metadata": {}}, {"execution_count": None}):
+    flaws: list[dict[str, Any]] = [{"metadata": {}}, {"execution_count": None}]
+    for broken in flaws:
         other = copy.deepcopy(chapter)
         other["cells"][9] |= broken
         assert exercises(other)
@@ -328,7 +334,8 @@ def test_imports_are_checked(chapter, source) -> None:
 
 def test_submodules_and_magics_are_fine(chapter) -> None:
     chapter["cells"][3]["source"] = (
-        "%matplotlib inline\nfrom pfref import weights\nimport pfref.smc\nweights.normalise"
+        "%matplotlib inline\nfrom pfref import weights\nimport "
+        "pfref.smc\nweights.normalise"
     )
     assert imports(chapter) == []
 
@@ -379,7 +386,10 @@ def test_what_is_shown(chapter) -> None:
 
 
 def test_countable_lines_and_their_ranges() -> None:
-    module = '"""What it is.\n\nMore."""\nimport os\n\n# a comment\nA = 1\n\n\ndef f():\n    """Doc."""\n    return A\n'
+    module = (
+        '"""What it is.\n\nMore."""\nimport os\n\n# a comment\nA = 1\n'
+        '\n\ndef f():\n    """Doc."""\n    return A\n'
+    )
     assert countable(module) == {7, 10, 11, 12}
     assert spans({7, 10, 11}, module) == ["7-11"] and spans({7, 11}, module) == [
         "7",
@@ -419,7 +429,10 @@ def test_symbols(tex, expected) -> None:
 
 
 def test_formulas_are_found_and_code_is_not() -> None:
-    page = "A $a$, costs \\$5, `$b$`.\n\n$$\nc\n$$ (eq:c)\n\n```sh\necho $d $e\n```\n\n```{math}\n:label: x\nf\n```\n\\begin{align}g\\end{align}"
+    page = (
+        "A $a$, costs \\$5, `$b$`.\n\n$$\nc\n$$ (eq:c)\n\n```sh\necho $d "
+        "$e\n```\n\n```{math}\n:label: x\nf\n```\n\\begin{align}g\\end{align}"
+    )
     assert {s for tex in formulas(page) for s in symbols(tex)} >= {"a", "c", "f", "g"}
     assert not {"b", "d", "e"} & {s for tex in formulas(page) for s in symbols(tex)}
 
@@ -438,7 +451,10 @@ def test_contents_are_checked(tmp_path) -> None:
     (tmp_path / "book").mkdir()
     for name in ("index.md", "01_x.ipynb"):
         (tmp_path / "book" / name).touch()
-    toc = {"root": "book/index", "parts": [{"chapters": [{"file": "book/01_x"}]}]}
+    toc: dict[str, Any] = {
+        "root": "book/index",
+        "parts": [{"chapters": [{"file": "book/01_x"}]}],
+    }
     assert toc_complaints(toc, tmp_path) == []
     assert toc_complaints({"root": "book/index"}, tmp_path) and toc_complaints(
         toc | {"root": "book/nothing"}, tmp_path

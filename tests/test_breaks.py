@@ -22,8 +22,8 @@ LETTERS = {DELIMITER: "\n\n", 2: "a", 3: "b"}
 
 def run(aggregation: str = "last", problems: int = 6, **options: Any) -> list[Solution]:
     """Populations of 16 that are never resampled."""
-    lm, prm = world(3, aggregation)
-    options = dict(proposal=PROPOSAL, threshold=0.0) | options
+    lm, prm = world()
+    options = dict(proposal=PROPOSAL, threshold=0.0, aggregation=aggregation) | options
     return solve([PROBLEM] * problems, lm, prm, 16, **options)
 
 
@@ -119,7 +119,7 @@ def test_a_context_is_used_to_its_last_token(
     which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that fits exactly is finished; one token less, and it is ruled out."""
-    lm, prm = world(3, "last")
+    lm, prm = world()
     model: LanguageModel | RewardModel = lm if which == "lm" else prm
     free = [p for p, _ in members(run(problems=3)) if p.finished]
     needed = sorted({lengths(p.text, model) for p in free})

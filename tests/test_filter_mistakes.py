@@ -1,4 +1,7 @@
-"""Mistakes that other filters make, each with the test that would show it. Exact answers on tiny discrete models."""
+"""Mistakes that other filters make, each with the test that would show it.
+
+Exact answers on tiny discrete models.
+"""
 
 import itertools
 import math
@@ -21,7 +24,9 @@ G = torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64)
 
 @dataclass(frozen=True)
 class RandomLengths(FeynmanKac[Tensor]):
-    """Symbols 0, 1, 2 by P; 2 ends the path; the potential of a step is G of its symbol; after `horizon` a path must have ended."""
+    """Symbols 0, 1, 2 by P; 2 ends the path; the potential of a step is G of its
+    symbol; after `horizon` a path must have ended.
+    """
 
     horizon: int = 3
 
@@ -60,7 +65,9 @@ def exact() -> dict[tuple[int, ...], float]:
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_absorbed_particles_of_unequal_length(scheme: str, threshold: float) -> None:
-    """Mistake 3: finished and active particles are resampled together and the mean weight is kept."""
+    """Mistake 3: finished and active particles are resampled together and the mean
+    weight is kept.
+    """
     run = particle_filter(
         RandomLengths(), 6, generators(1, 6000), SCHEMES[scheme], threshold
     )
@@ -98,7 +105,9 @@ class Given(FeynmanKac[Tensor]):
 
 
 def test_no_resampling_after_the_last_step() -> None:
-    """Mistake 1: with log weights 0 and 1 the second particle is drawn with probability 0.73; resampled first and weighed again, 0.82."""
+    """Mistake 1: with log weights 0 and 1 the second particle is drawn with probability
+    0.73; resampled first and weighed again, 0.82.
+    """
     log_g = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(1, 4000, 2)
     run = particle_filter(Given(log_g), 2, generators(2, 4000), multinomial, 1.0)
     assert not run.last.resampled.any() and torch.equal(
@@ -112,7 +121,9 @@ def test_no_resampling_after_the_last_step() -> None:
 
 
 def test_a_dead_population_is_an_outcome() -> None:
-    """Mistake 9: all weights zero gives -inf and zeros, never NaN; the other populations go on."""
+    """Mistake 9: all weights zero gives -inf and zeros, never NaN; the other
+    populations go on.
+    """
     log_g = torch.zeros(3, 2, 4, dtype=torch.float64)
     log_g[1, 0] = -torch.inf
     run = particle_filter(Given(log_g), 4, generators(0, 2), threshold=1.0)
@@ -137,7 +148,9 @@ def test_broken_potentials_are_one_clear_line(bad: float) -> None:
 
 
 def test_a_population_does_not_see_its_neighbours() -> None:
-    """Mistake 6: generator by generator the same, alone or among others that run longer."""
+    """Mistake 6: generator by generator the same, alone or among others that run
+    longer.
+    """
     together = particle_filter(RandomLengths(), 5, generators(7, 9), threshold=1.0)
     for k in (0, 4, 8):
         alone = particle_filter(
@@ -208,7 +221,9 @@ def test_offspring_are_unbiased(scheme: str) -> None:
 def test_the_end_of_the_cumulative_sum(
     scheme: str, dtype: torch.dtype, digits: int
 ) -> None:
-    """Mistake 5: uniforms next to 1 and sums that round off never point past the end, nor at a particle of weight zero."""
+    """Mistake 5: uniforms next to 1 and sums that round off never point past the end,
+    nor at a particle of weight zero.
+    """
     top = torch.full((1, 1000), 1 - 2.0**-digits, dtype=dtype)
     for n in (3, 10, 1000):
         weights = torch.full((1, n), 1 / n, dtype=torch.float64)
@@ -226,7 +241,8 @@ def test_schemes_are_pure_vectorised_and_multinomial_is_in_no_order() -> None:
     for scheme in SCHEMES.values():
         together = scheme(weights, u)
         assert torch.equal(
-            together, torch.stack([scheme(w, x) for w, x in zip(weights, u)])
+            together,
+            torch.stack([scheme(w, x) for w, x in zip(weights, u, strict=True)]),
         ) and torch.equal(together, scheme(weights, u))
     descents = (multinomial(weights, u).diff(dim=1) < 0).any(1).double().mean()
     assert (

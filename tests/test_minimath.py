@@ -1,4 +1,6 @@
-"""MiniMath: references that check, fixed sets, a tokenizer that loses nothing, shipped files that are small and plain."""
+"""MiniMath: references that check, fixed sets, a tokenizer that loses nothing, shipped
+files that are small and plain.
+"""
 
 import hashlib
 import random
@@ -20,15 +22,14 @@ from pfref.minimath.problems import (
     DELIMITER,
     LEVELS,
     OPERATIONS_AT_LEVEL,
-    SUBJECTS,
     check_steps,
     draw,
-    evaluate,
     load_set,
     make_set,
-    write_steps,
 )
+from pfref.minimath.programs import evaluate, write_steps
 from pfref.minimath.pupils import SLIP_RATE, pupils_results, slip
+from pfref.minimath.subjects import SUBJECTS
 from pfref.minimath.tokenizer import build
 
 PACKAGE = Path(__file__).parents[1] / "pfref" / "minimath"
@@ -118,7 +119,9 @@ def test_mistakes_are_made_once_and_gone_on_from() -> None:
 def test_slips_are_those_of_school_arithmetic(
     symbol: str, left: int, right: int, wrong: int
 ) -> None:
-    """A forgotten carry, the smaller digit from the larger, a multiple misjudged; and nothing where there is nothing to forget."""
+    """A forgotten carry, the smaller digit from the larger, a multiple misjudged; and
+    nothing where there is nothing to forget.
+    """
     assert slip(symbol, left, right) == wrong
 
 
@@ -142,7 +145,9 @@ def test_pupils_slip_at_their_rate_and_go_on_from_there() -> None:
 
 
 def test_a_judge_learns_a_verdict_at_every_token() -> None:
-    """Right while all tokens are the reference's, with its next token to predict; 0 from the first difference on."""
+    """Right while all tokens are the reference's, with its next token to predict; 0
+    from the first difference on.
+    """
     assert targets([5, 6, 7], [5, 6, 7, 2]) == [7, 8, 3]
     assert targets([5, 9, 7], [5, 6, 7, 2]) == [7, 0, 0]
     assert targets([5, 6, 7, 8, 8], [5, 6, 7, 2]) == [7, 8, 3, 0, 0] and targets(
@@ -161,7 +166,9 @@ def test_a_judge_learns_a_verdict_at_every_token() -> None:
 
 
 def test_a_new_judge_still_knows_what_the_large_model_knows() -> None:
-    """Its frozen layers are the large model's function, in a smaller stream; the first new layer looks one token back."""
+    """Its frozen layers are the large model's function, in a smaller stream; the first
+    new layer looks one token back.
+    """
     torch.manual_seed(0)
     tokenizer = build()
     policy = new_model("large", tokenizer).eval()

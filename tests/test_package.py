@@ -1,4 +1,6 @@
-"""The package as it is copied and installed: small files, relative imports, and the models inside the wheel."""
+"""The package as it is copied and installed: small files, relative imports, and the
+models inside the wheel.
+"""
 
 import ast
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pfref"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+TYPED = PACKAGE / "py.typed"  # tells others' type checkers that we have types
 DATA = sorted(
     p
     for kind in ("*.jsonl", "*.safetensors", "*.json", "*.jinja")
@@ -54,10 +57,11 @@ def test_every_folder_with_code_is_packaged() -> None:
 def test_a_wheel_holds_code_and_models(tmp_path) -> None:
     if not any(file.suffix == ".safetensors" for file in DATA):
         pytest.skip("the models are not there yet")
-    # A copy, so that no build folder is left in the repository and none that is there gets in.
+    # A copy, so that no build folder is left in the repository and none that is there
+    # gets in.
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    for file in [*MODULES, *DATA]:
+    for file in [*MODULES, *DATA, TYPED]:
         copy = tmp_path / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
@@ -78,4 +82,4 @@ def test_a_wheel_holds_code_and_models(tmp_path) -> None:
     )
     with zipfile.ZipFile(next((tmp_path / "out").glob("pfref-*.whl"))) as wheel:
         there = set(wheel.namelist())
-    assert {str(file.relative_to(ROOT)) for file in [*MODULES, *DATA]} <= there
+    assert {str(file.relative_to(ROOT)) for file in [*MODULES, *DATA, TYPED]} <= there

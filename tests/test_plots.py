@@ -42,7 +42,9 @@ def test_genealogy_draws_every_particle_and_labels_answers() -> None:
 
 
 def test_bootstrap_covers_as_it_says() -> None:
-    """95 % intervals for the mean of 100 coins hold the truth in about 95 of 100 draws: 400 of them, three standard errors."""
+    """95 % intervals for the mean of 100 coins hold the truth in about 95 of 100 draws:
+    400 of them, three standard errors.
+    """
     source = torch.Generator().manual_seed(0)
     held = 0
     for _ in range(400):

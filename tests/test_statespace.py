@@ -1,7 +1,9 @@
-"""The exact answers against plainer exact answers, and the particle filter against both.
+"""The exact answers against plainer exact answers, and the particle filter against
+both.
 
-The forward algorithm is held against a sum over all K^T paths, the Kalman filter and smoother against
-one large Gaussian conditioned directly. Every seed is fixed, and a comparison is made once.
+The forward algorithm is held against a sum over all K^T paths, the Kalman filter and
+smoother against one large Gaussian conditioned directly. Every seed is fixed, and a
+comparison is made once.
 """
 
 import itertools
@@ -59,8 +61,9 @@ def linear_gaussian(
 
 
 def gentle_gaussian() -> LinearGaussian:
-    """One whose observations say little each, so that 16 particles without resampling are already enough
-    for the error to follow its law."""
+    """One whose observations say little each, so that 16 particles without resampling
+    are already enough for the error to follow its law.
+    """
     return replace(
         linear_gaussian(),
         transition=torch.tensor([[0.8, 0.3], [-0.3, 0.8]], dtype=F64),
@@ -90,7 +93,9 @@ def all_paths(model: HiddenMarkov, steps: int) -> tuple[Tensor, Tensor]:
 def big_gaussian(
     model: LinearGaussian,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Mean and covariance of (x_1, ..., x_T) and (y_1, ..., y_T) as one vector: m_x, C_xx, m_y, C_xy, C_yy."""
+    """Mean and covariance of (x_1, ..., x_T) and (y_1, ..., y_T) as one vector: m_x,
+    C_xx, m_y, C_xy, C_yy.
+    """
     steps, d = len(model.observations), len(model.initial_mean)
     # x = J (start, noise_2, ..., noise_T), where block (t, s) of J is F^(t - s)
     jumps = torch.zeros(steps * d, steps * d, dtype=F64)
@@ -110,7 +115,9 @@ def big_gaussian(
 
 
 def conditioned(model: LinearGaussian, seen: int) -> tuple[Tensor, Tensor, float]:
-    """Means (T, d) and covariances (T, d, d) of every x_t given y_1:seen, and log p(y_1:seen)."""
+    """Means (T, d) and covariances (T, d, d) of every x_t given y_1:seen, and log
+    p(y_1:seen).
+    """
     steps, d, e = (
         len(model.observations),
         len(model.initial_mean),
@@ -314,7 +321,7 @@ def test_randomness_depends_on_the_key_and_on_nothing_else() -> None:
     assert len({tuple(row) for row in together.tolist()}) == 4 and not torch.equal(
         together, uniforms(generators(8, 4), 5)
     )
-    assert 0 <= float(together.min()) and float(together.max()) < 1
+    assert float(together.min()) >= 0 and float(together.max()) < 1
     assert torch.equal(
         normals(generators(9, 2), 3), draw(torch.randn, generators(9, 2), (3,))
     )
@@ -342,7 +349,9 @@ def test_a_population_is_the_same_alone_and_in_a_batch(name: str) -> None:
 
 
 def exact(name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """log Z_t, (T,); the mean of f(x_t) given y_1:t, (T,); the mean of f(x_t) given y_1:T, (T,)."""
+    """log Z_t, (T,); the mean of f(x_t) given y_1:t, (T,); the mean of f(x_t) given
+    y_1:T, (T,).
+    """
     model = MODELS[name]
     if isinstance(model, HiddenMarkov):
         found, (paths, joint) = model.forward(), all_paths(model, 6)
@@ -350,12 +359,15 @@ def exact(name: str) -> tuple[Tensor, Tensor, Tensor]:
             [(torch.softmax(joint, 0) * value(paths[:, t])).sum() for t in range(6)]
         )
         return found.log_evidence, found.filtered @ value(torch.arange(3)), smoothed
-    found = model.kalman_filter()
-    return found.log_evidence, value(found.means), value(model.smoother().means)
+    assert isinstance(model, LinearGaussian)
+    exact = model.kalman_filter()
+    return exact.log_evidence, value(exact.means), value(model.smoother().means)
 
 
 def value(state: Tensor) -> Tensor:
-    """The test function f: 0, 1, 4 for the three hidden states; the first coordinate less half the second."""
+    """The test function f: 0, 1, 4 for the three hidden states; the first coordinate
+    less half the second.
+    """
     return (
         state[..., 0] - 0.5 * state[..., 1]
         if state.is_floating_point()
@@ -364,7 +376,9 @@ def value(state: Tensor) -> Tensor:
 
 
 def assert_mean(draws: Tensor, expected: Tensor) -> None:
-    """The mean of independent draws lies within 3 standard errors, which are small enough to say something."""
+    """The mean of independent draws lies within 3 standard errors, which are small
+    enough to say something.
+    """
     error = draws.std() / math.sqrt(len(draws))
     assert error < 0.05 * max(abs(expected), draws.std())
     assert abs(draws.mean() - expected) < 3 * error
@@ -382,8 +396,10 @@ def run_of(name: str, scheme: str, threshold: float, seed: str) -> ParticleFilte
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", MODELS)
 def test_mean_weight_is_unbiased(name: str, scheme: str, threshold: float) -> None:
-    """The mean of Z-hat is Z, and of Z-hat times the weighted mean of f it is Z E[f]: for the newest state
-    (the filter's mean) and for the first state of each line (the smoother's)."""
+    """The mean of Z-hat is Z, and of Z-hat times the weighted mean of f it is Z E[f]:
+    for the newest state (the filter's mean) and for the first state of each line (the
+    smoother's).
+    """
     run = run_of(name, scheme, threshold, "unbiased")
     assert bool(any(step.resampled.any() for step in run.steps)) == (threshold > 0)
     log_z, filtered, smoothed = exact(name)

@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from tests.test_prompts import byte_level, metaspace
 DELIMITERS = ["\n\n", "abab", "aab", "--", ".", "\n## Step", "。", "é\n"]
 
 
-def word_level(pieces: list[str], decoder: object) -> PreTrainedTokenizerFast:
+def word_level(pieces: list[str], decoder: Any) -> PreTrainedTokenizerFast:
     raw = Tokenizer(models.WordLevel({p: k for k, p in enumerate(pieces)}, pieces[0]))
     raw.pre_tokenizer = pre_tokenizers.Split("\0", "isolated")
     if decoder is not None:

@@ -147,7 +147,10 @@ def test_a_population_of_one() -> None:
 def test_float64_comes_out_and_the_arithmetic_is_float64(
     function, dtype: torch.dtype
 ) -> None:
-    """The input may be coarse. What is computed from it may not: equal to the same numbers given as float64."""
+    """The input may be coarse.
+
+    What is computed from it may not: equal to the same numbers given as float64.
+    """
     given = torch.randn(3, 50, generator=generator("dtype")).to(dtype)
     found = function(given)
     assert found.dtype == torch.float64

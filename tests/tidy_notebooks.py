@@ -1,7 +1,9 @@
-"""Make executed chapters fit to commit: `python -m tests.tidy_notebooks book/*.ipynb`; `make execute` does it.
+"""Make executed chapters fit to commit: `python -m tests.tidy_notebooks book/*.ipynb`;
+`make execute` does it.
 
-Pictures get a palette of 256 colours: a plot needs no more, and a page loads in a third of the time. What a cell
-printed in several pieces becomes one, so that the page shows one block.
+Pictures get a palette of 256 colours: a plot needs no more, and a page loads in a third
+of the time. What a cell printed in several pieces becomes one, so that the page shows
+one block.
 """
 
 import base64

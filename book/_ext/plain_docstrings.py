@@ -1,4 +1,6 @@
-"""Show the package's docstrings as they stand: they are plain text, aligned by hand, and not reStructuredText."""
+"""Show the package's docstrings as they stand: they are plain text, aligned by hand,
+and not reStructuredText.
+"""
 
 import re
 

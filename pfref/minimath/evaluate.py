@@ -4,6 +4,7 @@ python -m pfref.minimath.evaluate --out book/results/minimath.json
 """
 
 import argparse
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from ..randomness import generator
 from ..reasoning import Reasoning
 from ..records import write_record
 from ..smc import particle_filter
+from .mistakes import whole_samples
 from .problems import LEVELS, Problem, check_steps, load_set
 
 SAMPLES = 16
 
 
 def pass_at(k: int, right: int, n: int) -> float:
-    """Chance that k of n samples, drawn without replacement, hold a right one (Chen et al. 2021)."""
+    """Chance that k of n samples, drawn without replacement, hold a right one (Chen et
+    al. 2021).
+    """
     chance_of_none = 1.0
     for i in range(k):
         chance_of_none *= max(0, n - right - i) / (n - i)
@@ -39,20 +43,13 @@ def answers(
     batch: int = 20,
 ) -> list[int]:
     """For each problem, how many of its samples have the right answer."""
-    counts, proposal = (
-        [],
-        Proposal(temperature=temperature, delimiter="<|end|>", max_tokens=200),
-    )
+    counts: list[int] = []
+    proposal = Proposal(temperature=temperature, delimiter="<|end|>", max_tokens=200)
     for k in tqdm(range(0, len(problems), batch), desc=f"{samples} samples a problem"):
         chunk = problems[k : k + batch]
-        population = lm.start([lm.prompt(p.problem) for p in chunk], samples, proposal)
-        lm.extend(
-            population,
-            torch.ones(population.rows, dtype=torch.bool),
-            proposal,
-            [generator(p.problem) for p in chunk],
-        )
-        found = [boxed(texts[0]) for texts in population.texts]
+        sources = [generator(p.problem) for p in chunk]
+        texts = whole_samples(lm, chunk, samples, proposal, sources)
+        found = [boxed(text) for text in texts]
         counts += [
             sum(a == p.answer for a in found[i * samples : (i + 1) * samples])
             for i, p in enumerate(chunk)
@@ -63,7 +60,9 @@ def answers(
 def judged_steps(
     lm: LanguageModel, prm: RewardModel, problems: list[Problem], batch: int = 20
 ) -> list[dict[str, Any]]:
-    """Every step of every sample: its problem, place, verdict, the verdict before it, and its score."""
+    """Every step of every sample: its problem, place, verdict, the verdict before it,
+    and its score.
+    """
     rows = []
     for k in tqdm(range(0, len(problems), batch), desc="steps judged"):
         chunk = problems[k : k + batch]
@@ -72,11 +71,13 @@ def judged_steps(
             model, SAMPLES, [generator("judge", p.problem) for p in chunk], threshold=0
         ).last.state
         for row, (texts, scores) in enumerate(
-            zip(state.population.texts, state.judgement.scores.tolist(), strict=True)
+            zip(state.paths.texts, state.judgement.scores.tolist(), strict=True)
         ):
             problem = chunk[row // SAMPLES]
             verdicts = check_steps(problem, list(texts))
-            for t, (verdict, score) in enumerate(zip(verdicts, scores)):
+            for t, (verdict, score) in enumerate(zip(verdicts, scores, strict=False)):
+                if not math.isfinite(score):  # a step cut short is not read
+                    continue
                 rows.append(
                     dict(
                         problem=problem.id,
@@ -111,7 +112,9 @@ def auc(rows: list[dict[str, Any]], *keys: str) -> float | None:
 
 
 def calibration(rows: list[dict[str, Any]], bins: int = 10) -> dict[str, Any]:
-    """The mean score and the share of right steps in each bin, and the expected calibration error."""
+    """The mean score and the share of right steps in each bin, and the expected
+    calibration error.
+    """
     r = torch.sigmoid(torch.tensor([row["score"] for row in rows], dtype=torch.float64))
     right = torch.tensor([row["right"] for row in rows], dtype=torch.float64)
     index = (r * bins).long().clamp(max=bins - 1)
@@ -131,7 +134,9 @@ def calibration(rows: list[dict[str, Any]], bins: int = 10) -> dict[str, Any]:
 
 
 def judge_report(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Overall AUC; within a problem and step; and there among candidates that were right so far."""
+    """Overall AUC; within a problem and step; and there among candidates that were
+    right so far.
+    """
     report = dict(
         auc_overall=auc(rows),
         auc_within=auc(rows, "problem", "step"),

@@ -1,7 +1,8 @@
 """Write trained models in half precision, as folders that `from_pretrained` loads.
 
-The language models are written as Llama models with biases: the same function, but transformers 5 replaces
-the tokenizer of any model of type qwen2 by Qwen's own, whatever its tokenizer.json says.
+The language models are written as Llama models with biases: the same function, but
+transformers 5 replaces the tokenizer of any model of type qwen2 by Qwen's own, whatever
+its tokenizer.json says.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2ForCausalLM,
 )
@@ -27,7 +29,9 @@ def trained(model: nn.Module, folder: Path) -> nn.Module:
 
 
 def as_llama(model: Qwen2ForCausalLM) -> LlamaForCausalLM:
-    """The same function as a Llama model: Qwen2's biases on queries, keys and values, and a zero one on the output."""
+    """The same function as a Llama model: Qwen2's biases on queries, keys and values,
+    and a zero one on the output.
+    """
     c = model.config
     names = (
         "vocab_size",
@@ -62,9 +66,14 @@ def export_language_model(
 
 
 def export_reward_model(
-    body: nn.Module, head: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path
+    body: PreTrainedModel,
+    head: nn.Module,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
 ) -> None:
-    """In Qwen2.5-Math-PRM's layout: the body's tensors under `model.`, the head's under `score.`."""
+    """In Qwen2.5-Math-PRM's layout: the body's tensors under `model.`, the head's under
+    `score.`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": p for name, p in body.state_dict().items()}
     tensors |= {f"score.{name}": p for name, p in head.state_dict().items()}

@@ -1,4 +1,6 @@
-"""A training loop that can be cut off and goes on where it was: batches, optimizers, schedule, saved state."""
+"""A training loop that can be cut off and goes on where it was: batches, optimizers,
+schedule, saved state.
+"""
 
 import json
 import random
@@ -6,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 
 IGNORED = -100  # a target that carries no loss
 
+Model = TypeVar("Model", bound=nn.Module)
 Batch = tuple[Tensor, Tensor]  # token ids and targets, both (rows, length)
 
 
@@ -30,7 +34,9 @@ class Recipe:
 
 
 def mixed_precision() -> torch.autocast:
-    """bfloat16 where the processor has vector instructions; torch has no attention in bfloat16 for one without."""
+    """bfloat16 where the processor has vector instructions; torch has no attention in
+    bfloat16 for one without.
+    """
     return torch.autocast(
         "cpu",
         torch.bfloat16,
@@ -50,7 +56,9 @@ def by_length(
     seed: int,
     pool_batches: int = 16,
 ) -> Callable[[int], Batch]:
-    """Batches of rows of like length, cut from a pool that is sorted by length, in random order."""
+    """Batches of rows of like length, cut from a pool that is sorted by length, in
+    random order.
+    """
     pools: dict[int, list[Batch]] = {}
 
     def batch_at(step: int) -> Batch:
@@ -92,15 +100,17 @@ def rate_at(step: int, recipe: Recipe) -> float:
 
 
 def fit(
-    model: nn.Module,
-    batch_at: Callable[[int], object],
-    loss_of: Callable[[nn.Module, object], Tensor],
+    model: Model,
+    batch_at: Callable[[int], Batch],
+    loss_of: Callable[[Model, Batch], Tensor],
     folder: Path,
     recipe: Recipe,
-    report: Callable[[nn.Module], str],
+    report: Callable[[Model], str],
     label: str,
 ) -> None:
-    """Train to `recipe.stop`, saving once a minute under `folder` and continuing from what is there."""
+    """Train to `recipe.stop`, saving once a minute under `folder` and continuing from
+    what is there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     solvers = optimizers(model, recipe.rate)
     state_file, record_file = folder / "training.safetensors", folder / "training.json"
@@ -122,7 +132,11 @@ def fit(
             solver.zero_grad()
         if time.time() - saved > 60 or step + 1 == recipe.stop:
             saved = time.time()
-            line = f"{label} step {step + 1}/{recipe.stop} {seconds + saved - started:.0f} s loss {loss.item():.3f} {report(model)}"
+            line = (
+                f"{label} step {step + 1}/{recipe.stop} "
+                f"{seconds + saved - started:.0f} s "
+                f"loss {loss.item():.3f} {report(model)}"
+            )
             print(line, flush=True)
             lines.append(line)
             save_file(snapshot(model, solvers), state_file)

@@ -1,11 +1,13 @@
 """Train MiniMath's process reward model.
 
-A verdict at the end of each step alone is a thin signal: the model then learns first how hard a problem is, which
-tells nothing about the candidates of one problem. So each part has its own lesson. The trunk is the large language
-model, frozen: it knows what should come next, and better than the policy that is judged. New layers on top compare
-that with what was written: the first attends to the token before from the start, two of them learn how surprised the
-trunk was by every token and notice the moment of a mistake, and two more gather this into a verdict, at every token.
-Used is the verdict at the separators alone.
+A verdict at the end of each step alone is a thin signal: the model then learns first
+how hard a problem is, which tells nothing about the candidates of one problem. So each
+part has its own lesson. The trunk is the large language model, frozen: it knows what
+should come next, and better than the policy that is judged. New layers on top compare
+that with what was written: the first attends to the token before from the start, two of
+them learn how surprised the trunk was by every token and notice the moment of a
+mistake, and two more gather this into a verdict, at every token. Used is the verdict at
+the separators alone.
 """
 
 import copy
@@ -13,6 +15,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +39,13 @@ HELD_BACK = 4096  # samples that no training step sees
 
 
 class Judge(nn.Module):
-    """A reward model in training: a body with Qwen2.5-Math-PRM's head, and three heads for training only."""
+    """A reward model in training: a body with Qwen2.5-Math-PRM's head, and three heads
+    for training only.
+    """
 
-    def __init__(self, lm: Qwen2ForCausalLM) -> None:
+    def __init__(
+        self, lm: Qwen2ForCausalLM, separator: int, expect: list[nn.Module]
+    ) -> None:
         super().__init__()
         width = lm.config.hidden_size
         self.lm, self.head = lm, new_head(width)
@@ -47,10 +54,15 @@ class Judge(nn.Module):
             nn.Linear(width, 2),
             nn.Linear(width, 1),
         )
+        self.separator = separator
+        # The large model's last layers, in a list: they are not the judge's own.
+        self.expect = expect
 
 
 def new_judge(tokenizer: PreTrainedTokenizerFast, large: Qwen2ForCausalLM) -> Judge:
-    """The large model's layers, frozen, and new ones above; the separator is read as the delimiter that it stands for."""
+    """The large model's layers, frozen, and new ones above; the separator is read as
+    the delimiter that it stands for.
+    """
     lm = new_model("judge", tokenizer)
     grow(lm, large, places=range(TRUNK))
     shrink_stream(lm, TRUNK, 1 / 200)
@@ -60,21 +72,19 @@ def new_judge(tokenizer: PreTrainedTokenizerFast, large: Qwen2ForCausalLM) -> Ju
             delimiter
         ]
     attend_to_the_token_before(lm.model.layers[TRUNK].self_attn)
-    judge = Judge(lm)
+    judge = Judge(lm, separator, [large.model.norm.eval(), large.lm_head.eval()])
     for frozen in (lm.model.embed_tokens, *lm.model.layers[:TRUNK]):
         frozen.requires_grad_(False)
-    judge.separator, judge.expect = (
-        separator,
-        [large.model.norm.eval(), large.lm_head.eval()],
-    )  # a list: not the judge's own
     return judge
 
 
 @torch.no_grad()
 def shrink_stream(lm: Qwen2ForCausalLM, layers: int, factor: float) -> None:
-    """Scale what flows between the first layers, which leaves their function as it is: every layer normalises its input.
+    """Scale what flows between the first layers, which leaves their function as it is:
+    every layer normalises its input.
 
-    Training lets the stream grow to 200 times what a new layer can add, so without this the new ones are hardly heard.
+    Training lets the stream grow to 200 times what a new layer can add, so without this
+    the new ones are hardly heard.
     """
     lm.model.embed_tokens.weight.mul_(factor)
     for layer in lm.model.layers[:layers]:
@@ -88,12 +98,14 @@ def shrink_stream(lm: Qwen2ForCausalLM, layers: int, factor: float) -> None:
 
 @torch.no_grad()
 def attend_to_the_token_before(
-    attention: nn.Module,
+    attention: Any,
     strength: float = 6.4,
     frequencies: int = 8,
     base: float = 10000.0,
 ) -> None:
-    """Biases of queries and keys whose rotary product, A^2 sum_f cos(theta_f (i - j - 1)), is largest at j = i - 1."""
+    """Biases of queries and keys whose rotary product, A^2 sum_f cos(theta_f (i - j -
+    1)), is largest at j = i - 1.
+    """
     half = attention.head_dim // 2
     theta = base ** (-torch.arange(frequencies) / half)
     for projection, angle in (
@@ -110,7 +122,10 @@ def attend_to_the_token_before(
 def judge_batches(
     tokenizer: PreTrainedTokenizerFast, samples: list[Example], rows: int, seed: int
 ) -> Callable[[int], Batch]:
-    """Half samples, half references with mistakes. A target is 1 + the reference's next token while right, 0 once wrong."""
+    """Half samples, half references with mistakes.
+
+    A target is 1 + the reference's next token while right, 0 once wrong.
+    """
     held_out = unseen()
 
     def close(steps: list[str]) -> str:
@@ -148,7 +163,11 @@ def judge_batches(
 
 def targets(candidate: list[int], reference: list[int]) -> list[int]:
     right = next(
-        (k for k, pair in enumerate(zip(candidate, reference)) if pair[0] != pair[1]),
+        (
+            k
+            for k, pair in enumerate(zip(candidate, reference, strict=False))
+            if pair[0] != pair[1]
+        ),
         min(len(candidate), len(reference) - 1),
     )
     return [1 + token for token in reference[1 : right + 1]] + [0] * (
@@ -157,8 +176,10 @@ def targets(candidate: list[int], reference: list[int]) -> list[int]:
 
 
 def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, ...]:
-    """Of the verdicts at the separators, and at every token; of the moment of the mistake, right tokens and first wrong
-    ones weighing the same; and of the trunk's surprise, log p(token), at every token of the candidate."""
+    """Of the verdicts at the separators, and at every token; of the moment of the
+    mistake, right tokens and first wrong ones weighing the same; and of the trunk's
+    surprise, log p(token), at every token of the candidate.
+    """
     ids, wanted = batch
     with mixed_precision():
         layers = judge.lm.model(input_ids=ids, output_hidden_states=True).hidden_states
@@ -174,15 +195,13 @@ def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, ...]:
         judge.surprise(noticed[kept])[:, 0], expected
     )
     first_wrong = (wanted == 0) & (wanted.roll(1, 1) != 0)
-    moment = (
-        sum(
-            nn.functional.cross_entropy(
-                judge.moment(noticed[some]), torch.full((int(some.sum()),), label)
-            )
-            for some, label in ((right, 1), (first_wrong, 0))
+    moments = [
+        nn.functional.cross_entropy(
+            judge.moment(noticed[some]), torch.full((int(some.sum()),), label)
         )
-        / 2
-    )
+        for some, label in ((right, 1), (first_wrong, 0))
+    ]
+    moment = (moments[0] + moments[1]) / 2
     verdict = nn.functional.cross_entropy(
         judge.head(layers[-1][kept].float()), right[kept].long(), reduction="none"
     )
@@ -196,21 +215,26 @@ def judge_losses(judge: Judge, batch: Batch) -> tuple[Tensor, ...]:
 
 def held_back_report(
     tokenizer: PreTrainedTokenizerFast, samples: list[Example]
-) -> Callable[[nn.Module], str]:
-    """The loss of a step's verdict on held-back samples and mistakes: guessing costs about 0.69."""
+) -> Callable[[Judge], str]:
+    """The loss of a step's verdict on held-back samples and mistakes: guessing costs
+    about 0.69.
+    """
     batches = judge_batches(tokenizer, samples, 256, seed=-1)
 
     @torch.no_grad()
-    def report(judge: nn.Module) -> str:
-        return "held-back loss {:.3f}, every token {:.3f}, moment of the mistake {:.3f}, surprise {:.3f}".format(
-            *(loss.item() for loss in judge_losses(judge, batches(0)))
-        )
+    def report(judge: Judge) -> str:
+        return (
+            "held-back loss {:.3f}, every token {:.3f}, moment of the mistake "
+            "{:.3f}, surprise {:.3f}"
+        ).format(*(loss.item() for loss in judge_losses(judge, batches(0))))
 
     return report
 
 
 def train_judge(folder: Path, recipe: Recipe, rows: int) -> Judge:
-    """From the large language model; the small model's samples are drawn once and kept in `folder`."""
+    """From the large language model; the small model's samples are drawn once and kept
+    in `folder`.
+    """
     tokenizer = build()
     torch.manual_seed(recipe.seed)
     judge = new_judge(
@@ -230,7 +254,7 @@ def train_judge(folder: Path, recipe: Recipe, rows: int) -> Judge:
     fit(
         judge,
         judge_batches(tokenizer, samples[HELD_BACK:], rows, recipe.seed),
-        lambda m, batch: sum(judge_losses(m, batch)),
+        lambda m, batch: sum(judge_losses(m, batch), torch.zeros(())),
         folder / "prm",
         recipe,
         held_back_report(tokenizer, samples[:HELD_BACK]),

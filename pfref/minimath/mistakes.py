@@ -1,22 +1,28 @@
 """Partial solutions with a verdict on every step: what the reward model learns from.
 
-Half are reference programs with a mistake put in, cheap and of every kind; half are samples of the language
-model that is to be judged. Each stands beside its reference, which has exactly one right next step: a step,
-and likewise a token, is right if it and all before it are the reference's. Once wrong, wrong to the end.
+Half are reference programs with a mistake put in, cheap and of every kind; half are
+samples of the language model that is to be judged. Each stands beside its reference,
+which has exactly one right next step: a step, and likewise a token, is right if it and
+all before it are the reference's. Once wrong, wrong to the end.
 """
 
 import random
+from collections.abc import Sequence
+
+from torch import Generator
 
 from ..lm import LanguageModel, Proposal
 from ..randomness import generators
 from .problems import (
     DELIMITER,
     LEVELS,
-    Operation,
     Problem,
+    draw,
+)
+from .programs import (
+    Operation,
     Program,
     apply,
-    draw,
     evaluate,
     value_of,
     write_step,
@@ -46,7 +52,9 @@ def unseen_problem(rng: random.Random, held_out: set[str]) -> tuple[Problem, Pro
 
 
 def wrong_result(rng: random.Random, symbol: str, left: int, number: int) -> int:
-    """A pupil's slip, or a result near the right one: off by a little, or one digit changed."""
+    """A pupil's slip, or a result near the right one: off by a little, or one digit
+    changed.
+    """
     right, slipped = apply(symbol, left, number), slip(symbol, left, number)
     kind = rng.random()
     if kind < 0.5 and slipped != right:
@@ -77,7 +85,9 @@ def wrong_operation(
 
 
 def corrupted(rng: random.Random, problem: Problem, program: Program) -> Example:
-    """The reference with one mistake, after which the program goes on from the wrong value; sometimes none."""
+    """The reference with one mistake, after which the program goes on from the wrong
+    value; sometimes none.
+    """
     numbers = [
         operand
         for _, *operands in program
@@ -117,29 +127,33 @@ def sampled(
     batch: int = 32,
 ) -> list[Example]:
     """Samples of the language model on random problems."""
-    rng, examples = random.Random(f"samples {seed}"), []
+    rng = random.Random(f"samples {seed}")
+    examples: list[Example] = []
     while len(examples) < count:
         problems = [unseen_problem(rng, held_out)[0] for _ in range(batch)]
         proposal = Proposal(
             temperature=rng.choice([0.6, 0.8, 1.0]), delimiter="<|end|>", max_tokens=200
         )
-        population = lm.start(
-            [lm.prompt(p.problem) for p in problems], per_problem, proposal
-        )
-        everyone = population.ended == population.ended
-        lm.extend(
-            population,
-            everyone,
-            proposal,
-            generators(seed * 1_000_000 + len(examples), batch),
-        )
-        for row in everyone.nonzero()[:, 0].tolist():
+        seeds = generators(seed * 1_000_000 + len(examples), batch)
+        texts = whole_samples(lm, problems, per_problem, proposal, seeds)
+        for row, text in enumerate(texts):
             problem = problems[row // per_problem]
-            examples.append(
-                (
-                    problem.problem,
-                    population.texts[row][0].split(DELIMITER),
-                    problem.steps,
-                )
-            )
+            examples.append((problem.problem, text.split(DELIMITER), problem.steps))
     return examples
+
+
+def whole_samples(
+    lm: LanguageModel,
+    problems: Sequence[Problem],
+    samples: int,
+    proposal: Proposal,
+    sources: Sequence[Generator],
+) -> list[str]:
+    """So many solutions of each problem as the language model writes them: row
+    p * samples + n is sample n of problem p.
+    """
+    prompts = [lm.prompt(problem.problem) for problem in problems]
+    paths = lm.start(prompts, samples, proposal)
+    while (active := ~(paths.ended | paths.truncated)).any():
+        lm.extend(paths, active, sources)
+    return [paths.text(row) for row in range(paths.rows)]

@@ -1,4 +1,6 @@
-"""Train MiniMath's language models on random problems: on reference solutions, and the small one in the end on pupils'."""
+"""Train MiniMath's language models on random problems: on reference solutions, and the
+small one in the end on pupils'.
+"""
 
 import random
 from collections.abc import Callable, Sequence
@@ -13,14 +15,12 @@ from .fitting import IGNORED, Batch, Recipe, by_length, fit, mixed_precision, pa
 from .problems import (
     DELIMITER,
     LEVELS,
-    SUBJECTS,
-    Program,
     draw,
-    evaluate,
     load_set,
-    write_steps,
 )
+from .programs import Program, evaluate, write_steps
 from .pupils import pupils_results
+from .subjects import SUBJECTS
 from .tokenizer import build
 
 LAYERS = {
@@ -62,7 +62,9 @@ def new_model(size: str, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM
 def grow(
     model: Qwen2ForCausalLM, trunk: Qwen2ForCausalLM, places: Sequence[int]
 ) -> None:
-    """Start a deeper model as the same function: the trunk's layers in `places`, the other layers adding nothing yet."""
+    """Start a deeper model as the same function: the trunk's layers in `places`, the
+    other layers adding nothing yet.
+    """
     layers = model.model.layers
     for layer in layers:
         nn.init.zeros_(layer.self_attn.o_proj.weight)
@@ -93,7 +95,8 @@ def language_batches(
     practice: dict[str, int],
     results_of: Callable[[random.Random, Program, int], list[int]] = reference_results,
 ) -> Callable[[int], Batch]:
-    """Problems with their solutions, the results from `results_of`; only solution tokens carry loss.
+    """Problems with their solutions, the results from `results_of`; only solution
+    tokens carry loss.
 
     A subject is drawn as often as `practice` says, else once.
     """
@@ -103,7 +106,8 @@ def language_batches(
     )
 
     def examples(rng: random.Random, count: int) -> list[tuple[list[int], list[int]]]:
-        prompts, solutions = [], []
+        prompts: list[str] = []
+        solutions: list[str] = []
         while len(prompts) < count:
             _, text, program = draw(
                 rng, level := rng.choice(LEVELS), rng.choice(subjects)
@@ -139,7 +143,9 @@ def language_loss(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
 def step_accuracy(
     tokenizer: PreTrainedTokenizerFast, rows: int = 300
 ) -> Callable[[nn.Module], str]:
-    """Per level: the share of reference steps that the model would write itself, token by token, at temperature 0."""
+    """Per level: the share of reference steps that the model would write itself, token
+    by token, at temperature 0.
+    """
     chosen = load_set("minimath500")[:rows]
     prompts = tokenizer([prompt_text(p.problem) for p in chosen])["input_ids"]
     solutions = tokenizer([p.solution + tokenizer.eos_token for p in chosen])[

@@ -1,13 +1,16 @@
-"""Solutions as pupils write them, for the small model to learn from: each step may hold a slip.
+"""Solutions as pupils write them, for the small model to learn from: each step may hold
+a slip.
 
-A slip is one of the known bugs of school arithmetic (Brown and Burton 1978), such as a forgotten carry. It can happen
-only where there is something to forget, and then happens at the level's rate. The pupil goes on from the wrong value.
-So the small model's mistakes are local: most beginnings can still be finished well, and a wrong step looks likely.
+A slip is one of the known bugs of school arithmetic (Brown and Burton 1978), such as a
+forgotten carry. It can happen only where there is something to forget, and then happens
+at the level's rate. The pupil goes on from the wrong value. So the small model's
+mistakes are local: most beginnings can still be finished well, and a wrong step looks
+likely.
 """
 
 import random
 
-from .problems import Program, apply, value_of
+from .programs import Program, apply, value_of
 
 SLIP_RATE = {
     1: 0.66,
@@ -32,9 +35,11 @@ def without_carry(columns: list[int]) -> int:
 
 
 def slip(symbol: str, left: int, right: int) -> int:
-    """What a pupil with this operation's bug writes; the right result where the bug makes no difference."""
+    """What a pupil with this operation's bug writes; the right result where the bug
+    makes no difference.
+    """
     places = len(str(max(left, right)))
-    columns = list(zip(digits(left, places), digits(right, places)))
+    columns = list(zip(digits(left, places), digits(right, places), strict=True))
     if symbol == "+":  # the carry is forgotten
         return without_carry([a + b for a, b in columns])
     if symbol == "-":  # in each column the smaller digit from the larger
@@ -47,7 +52,7 @@ def slip(symbol: str, left: int, right: int) -> int:
     if symbol == "/":  # the quotient is estimated one too small
         return max(result - 1, min(result, 1))
     return (
-        right - result if 0 < result and right < left else result
+        right - result if result > 0 and right < left else result
     )  # the multiple just above is taken, not the one below
 
 

@@ -1,4 +1,6 @@
-"""MiniMath's tokenizer: one token a word, a digit or a sign, as a real tokenizer.json with a chat template."""
+"""MiniMath's tokenizer: one token a word, a digit or a sign, as a real tokenizer.json
+with a chat template.
+"""
 
 import random
 import re
@@ -6,7 +8,8 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from .problems import OPERATIONS_AT_LEVEL, draw, evaluate, write_steps
+from .problems import OPERATIONS_AT_LEVEL, draw
+from .programs import evaluate, write_steps
 
 SPECIAL = [
     "<|pad|>",
@@ -20,7 +23,8 @@ PIECE = r"\n\n|\\boxed| ?[A-Za-z]+|[0-9]|[^A-Za-z0-9]"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message.role == 'user' %}<|user|>{{ message.content }}"
-    "{% elif message.role == 'assistant' %}<|assistant|>{{ message.content }}<|end|>{% endif %}"
+    "{% elif message.role == 'assistant' %}"
+    "<|assistant|>{{ message.content }}<|end|>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 

@@ -1,15 +1,20 @@
 """Train MiniMath's models: two language models and a process reward model.
 
     python -m pfref.minimath.train full       # on reference solutions
-    python -m pfref.minimath.train practised  # the same with more of what is learnt last: where the next two start
-    python -m pfref.minimath.train small      # the policy: goes on with pupils' solutions, which hold slips
-    python -m pfref.minimath.train large      # the language model to beat, deeper: where the reward model starts
-    python -m pfref.minimath.train prm        # learns on mistakes and on the small one's samples
+    python -m pfref.minimath.train practised  # the same, more of what is learnt last
+    python -m pfref.minimath.train small      # the policy
+    python -m pfref.minimath.train large      # the language model to beat, deeper
+    python -m pfref.minimath.train prm        # the reward model
 
-The last three end by writing their model in half precision into the package, under pfref/minimath/.
+`small` and `large` start where `practised` ends: small goes on with pupils' solutions,
+which hold slips. `prm` starts from large and learns on mistakes and on small's samples.
 
-Every run saves once a minute under --folder and goes on from there when it is started again.
-Batches are drawn from --seed and their number, so a run that was cut off sees the same data.
+The last three end by writing their model in half precision into the package, under
+pfref/minimath/.
+
+Every run saves once a minute under --folder and goes on from there when it is started
+again. Batches are drawn from --seed and their number, so a run that was cut off sees
+the same data.
 """
 
 import argparse
