@@ -41,17 +41,19 @@ def bare_box(text: str) -> str | None:
     return None
 
 
-def vote(answers: Sequence[str | None], weights: Sequence[float]) -> dict[str, float]:
-    """The share of the weight that each answer holds, largest first. No answer, no
-    vote.
+def vote(
+    answers: Sequence[str | None], weights: Sequence[float]
+) -> dict[str | None, float]:
+    """The share of all weight that each answer holds, the largest first.
+
+    Weight that gave no answer is seen under None, which comes last: the first key is
+    the winner, and is None only where no answer has weight. Of equal answers the one
+    that came first leads. What has no weight is left out.
     """
-    shares: dict[str, float] = {}
+    shares: dict[str | None, float] = {}
     for answer, weight in zip(answers, weights, strict=True):
-        if answer:
-            shares[answer] = shares.get(answer, 0.0) + weight
+        if weight > 0:
+            shares[answer or None] = shares.get(answer or None, 0.0) + weight
     total = sum(shares.values())
-    return {
-        answer: share / total
-        for answer, share in sorted(shares.items(), key=lambda item: -item[1])
-        if total > 0
-    }
+    order = sorted(shares.items(), key=lambda item: (item[0] is None, -item[1]))
+    return {answer: share / total for answer, share in order}
