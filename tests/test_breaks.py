@@ -24,7 +24,9 @@ def run(aggregation: str = "last", problems: int = 6, **options: Any) -> list[So
     """Populations of 16 that are never resampled."""
     lm, prm = world()
     options = dict(proposal=PROPOSAL, threshold=0.0, aggregation=aggregation) | options
-    return solve([PROBLEM] * problems, lm, prm, 16, **options)
+    found = solve([PROBLEM] * problems, lm, prm, 16, **options)
+    assert isinstance(found, list)
+    return found
 
 
 def members(found: list[Solution]) -> list[tuple[Particle, float]]:

@@ -4,6 +4,7 @@ The cases in which a wrong rule would give another answer are the ones that coun
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -158,18 +159,19 @@ def minimath() -> tuple[LanguageModel, RewardModel]:
     return LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
 
 
-def chosen_by(choose: str) -> list[Solution]:
+def chosen_by(choose: str, problems: int) -> list[Solution]:
     """Hot, scarcely judged, never resampled: answers and weights differ in plenty."""
     lm, prm = minimath()
     hot = Proposal(temperature=1.3)
-    return solve(
-        HARD, lm, prm, 12, proposal=hot, tau=20.0, threshold=0.0, choose=choose
-    )
+    settings: dict[str, Any] = dict(tau=20.0, threshold=0.0, choose=choose)
+    found = solve(HARD[:problems], lm, prm, 12, proposal=hot, **settings)
+    assert isinstance(found, list)
+    return found
 
 
 @pytest.fixture(scope="module")
 def by_vote() -> list[Solution]:
-    return chosen_by("vote")
+    return chosen_by("vote", len(HARD))
 
 
 def test_by_vote_the_heaviest_with_the_winning_answer_is_chosen(by_vote) -> None:
@@ -193,13 +195,13 @@ def test_by_vote_the_heaviest_with_the_winning_answer_is_chosen(by_vote) -> None
 
 
 def test_by_argmax_the_best_rewarded_that_is_left_is_chosen(by_vote) -> None:
-    found = chosen_by("argmax")
-    for s, voted in zip(found, by_vote, strict=True):
+    found = chosen_by("argmax", 4)
+    for s, voted in zip(found, by_vote, strict=False):
         assert s.particles == voted.particles  # a choice changes no particle
         left = [p for p in s.particles if p.weight > 0]
         assert s.chosen == max(left, key=lambda p: p.reward)
         assert s.answer == s.chosen.answer
-    assert any(s.chosen != v.chosen for s, v in zip(found, by_vote, strict=True))
+    assert any(s.chosen != v.chosen for s, v in zip(found, by_vote, strict=False))
 
 
 def test_without_any_answer_a_vote_is_as_argmax() -> None:
