@@ -195,13 +195,16 @@ def test_by_vote_the_heaviest_with_the_winning_answer_is_chosen(by_vote) -> None
 
 
 def test_by_argmax_the_best_rewarded_that_is_left_is_chosen(by_vote) -> None:
-    found = chosen_by("argmax", 4)
+    found = chosen_by("argmax", 7)
+    others = 0
     for s, voted in zip(found, by_vote, strict=False):
-        assert s.particles == voted.particles  # a choice changes no particle
+        # A choice changes no particle.
+        assert [p.text for p in s.particles] == [p.text for p in voted.particles]
         left = [p for p in s.particles if p.weight > 0]
         assert s.chosen == max(left, key=lambda p: p.reward)
         assert s.answer == s.chosen.answer
-    assert any(s.chosen != v.chosen for s, v in zip(found, by_vote, strict=False))
+        others += s.chosen.text != voted.chosen.text
+    assert others > 0, "a vote would pass for it"
 
 
 def test_without_any_answer_a_vote_is_as_argmax() -> None:
