@@ -46,7 +46,7 @@ class Family:
 
     render  (tokenizer, problem, steps) -> (ids of the whole partial solution, each
             step's place in them or NOWHERE). Without steps it is the prompt, with which
-            every rendering of that problem begins. The last step has a place.
+            every rendering of that problem begins.
     head    the prefix of the head's tensors in the weights, or the words (wrong, right)
             whose rows of a language model's head are compared
     tokens  texts that the tokenizer must have as one token each

@@ -22,8 +22,8 @@ class Judgement:
     cache: RaggedCache
     read: list[tuple[int, ...]]  # for each slot, the ids in it after the prompt
     parents: list[int]  # (R,) the slot that has what each row has read
+    known: list[int]  # (R,) steps of each row that were scored
     scores: Tensor  # (R, T) log-odds of every step, T >= 1; +inf where there is none
-    steps: Tensor  # (R,) how many of them are the row's
     scored: Tensor  # (P,) tokens fed for each problem, dead branches too
 
     @classmethod
@@ -37,8 +37,8 @@ class Judgement:
             cache,
             read=[()] * rows,
             parents=list(range(rows)),
+            known=[0] * rows,
             scores=torch.full((rows, 1), torch.inf, device=cache.device),
-            steps=torch.zeros(rows, dtype=torch.long, device=cache.device),
             scored=torch.tensor([len(prompt) for prompt in prompts]),
         )
 
@@ -47,17 +47,16 @@ class Judgement:
 
     def fork(self, ancestors: Tensor) -> None:
         """Row r becomes a copy of row ancestors[r], (R,)."""
-        self.parents = [self.parents[row] for row in ancestors.tolist()]
-        ancestors = ancestors.to(self.scores.device)
-        self.scores, self.steps = self.scores[ancestors], self.steps[ancestors]
+        chosen = ancestors.tolist()
+        self.parents = [self.parents[row] for row in chosen]
+        self.known = [self.known[row] for row in chosen]
+        self.scores = self.scores[ancestors.to(self.scores.device)]
 
-    def make_room(self, counts: dict[int, int]) -> None:
-        """For each row the number of steps that it has from now on."""
-        missing = max(counts.values(), default=0) - self.scores.shape[1]
+    def make_room(self, steps: int) -> None:
+        """For the scores of so many steps."""
+        missing = steps - self.scores.shape[1]
         if missing > 0:
             self.scores = nn.functional.pad(self.scores, (0, missing), value=torch.inf)
-        rows, steps = torch.tensor([*counts.items()], device=self.steps.device).T
-        self.steps[rows] = steps
 
     def follow(self, fed: list[int]) -> None:
         """Each row that is to be fed gets what it has read into its own slot.
@@ -98,22 +97,23 @@ class Judgement:
         return own[kept:]
 
 
-# From scores (R, T), +inf where a row has none, and how many a row has, (R,), to (R,).
-Aggregation = Callable[[Tensor, Tensor], Tensor]
+# From the scores of R rows, (R, T), +inf where a row has none, to (R,).
+Aggregation = Callable[[Tensor], Tensor]
 
 
-def last(scores: Tensor, steps: Tensor) -> Tensor:
-    """The score of the last step; +inf, which is r = 1, before the first."""
-    found = scores.gather(1, (steps - 1).clamp(min=0)[:, None])[:, 0]
-    return torch.where(steps > 0, found, torch.inf)
+def last(scores: Tensor) -> Tensor:
+    """The score of the last step that has one; +inf, which is r = 1, before that."""
+    order = torch.arange(scores.shape[1], device=scores.device)
+    place = torch.where(scores < torch.inf, order, 0).amax(1, keepdim=True)
+    return scores.gather(1, place)[:, 0]
 
 
-def lowest(scores: Tensor, steps: Tensor) -> Tensor:
+def lowest(scores: Tensor) -> Tensor:
     """The worst step's score."""
     return scores.amin(-1)
 
 
-def product(scores: Tensor, steps: Tensor) -> Tensor:
+def product(scores: Tensor) -> Tensor:
     """The log-odds of the product of all steps' probabilities."""
     log_r = nn.functional.logsigmoid(scores.double()).sum(-1)
     return log_r - torch.log(-torch.expm1(log_r))

@@ -28,6 +28,7 @@ from .judgement import Judgement as Judgement
 from .judgement import consecutive
 from .loading import context_of, load_tokenizer, load_weights, locate
 from .prompts import refuse_unknown
+from .readers import NOWHERE
 
 if TYPE_CHECKING:
     from .lm import LanguageModel
@@ -162,35 +163,27 @@ class RewardModel:
         Other rows keep their scores. A row too long for the model's context gets -inf.
         Raises UserError if a score is not finite.
         """
-        j, fed = judgement, {}
-        counts = {}
-        for row in moved.nonzero()[:, 0].tolist():
+        j, fed, missing = judgement, {}, {}
+        rows = moved.nonzero()[:, 0].tolist()
+        j.make_room(max((len(steps[row]) for row in rows), default=0))
+        for row in rows:
             problem = j.problems[j.problem_of(row)]
             ids, places = self.render(problem, steps[row] or [""], aggregation)
-            counts[row] = len(places)
-            if len(ids) <= self.context:
-                fed[row] = ids, places
-        if not counts:
-            return
-        j.make_room(counts)
-        for row in counts.keys() - fed.keys():
-            j.scores[row, counts[row] - 1] = -torch.inf
+            known = 0 if aggregation == "model" else j.known[row]
+            if len(ids) > self.context:
+                j.scores[row, len(places) - 1] = -torch.inf
+            elif wanted := [place for place in places[known:] if place != NOWHERE]:
+                fed[row], missing[row] = (ids, places), wanted[0]
+            j.known[row] = len(places)
         j.follow(list(fed))
-        new = {row: j.unread(row, ids, at[-1]) for row, (ids, at) in fed.items()}
-        rows = sorted(new)
-        for group in in_groups([len(new[row]) for row in rows]):
-            some = sorted(rows[k] for k in group)
-            self.feed(
-                j,
-                {row: new[row] for row in some},
-                {
-                    row: [
-                        place - len(fed[row][0]) + len(new[row])
-                        for place in fed[row][1]
-                    ]
-                    for row in some
-                },
-            )
+        new = {row: j.unread(row, fed[row][0], missing[row]) for row in sorted(fed)}
+        for group in in_groups([len(ids) for ids in new.values()]):
+            some = [list(new)[k] for k in sorted(group)]
+            places = {}
+            for row in some:
+                ids, at = fed[row]
+                places[row] = [place - len(ids) + len(new[row]) for place in at]
+            self.feed(j, {row: new[row] for row in some}, places)
 
     def feed(
         self, j: Judgement, new: dict[int, list[int]], places: dict[int, list[int]]
@@ -219,5 +212,4 @@ class RewardModel:
 
     def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor:
         """Of every row's prefix, (R,) float64, aggregated over its steps."""
-        aggregated = AGGREGATIONS[aggregation](judgement.scores, judgement.steps)
-        return aggregated.double()
+        return AGGREGATIONS[aggregation](judgement.scores).double()

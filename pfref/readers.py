@@ -11,6 +11,7 @@ All families are read in one of five ways:
 Each takes (tokenizer, problem, steps) and returns the ids of the whole partial solution
 and each step's place in them. Steps are exact texts, so that "".join(steps) is the
 solution. Words are tokenised as words: a control token's literal in them is characters.
+A step without words has no place, but for the first.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,8 +83,10 @@ def closed(
     places: list[int] = []
     for step in steps:
         text = step.strip(strip).removesuffix(written).strip(strip)
-        if text.strip() or not places:  # blank lines alone would double the separator
-            ids += (*plain(tokenizer, text), *close)
+        if places and not text.strip():  # it would double the separator
+            places.append(NOWHERE)
+            continue
+        ids += (*plain(tokenizer, text), *close)
         places.append(len(ids) - 1)
     return ids, places
 
@@ -104,7 +107,9 @@ def in_lines(tokenizer: Any, problem: str, steps: Sequence[str]) -> Rendered:
         end += len(line) + 1
     for step in steps:
         text += step
-        places.append(closings.get(len(text.rstrip("\n")), NOWHERE))
+        ended = step.strip() or not places
+        place = closings.get(len(text.rstrip("\n")), NOWHERE)
+        places.append(place if ended else NOWHERE)
     return ids, places
 
 
@@ -119,12 +124,14 @@ def in_text(
     places: list[int] = []
     for step in steps:
         words = step.rstrip()
-        if words or not places:
-            text = waiting + words
-            ids += after(tokenizer, tag, text) if places else plain(tokenizer, text)
-            ids += mark
-            waiting = ""
-        waiting += step[len(words) :]
+        if places and not words:
+            waiting += step
+            places.append(NOWHERE)
+            continue
+        text = waiting + words
+        ids += after(tokenizer, tag, text) if places else plain(tokenizer, text)
+        ids += mark
+        waiting = step[len(words) :]
         places.append(len(ids) - 1)
     return ids, places
 
@@ -141,10 +148,12 @@ def in_chat(tokenizer: Any, problem: str, steps: Sequence[str]) -> Rendered:
     places: list[int] = []
     for step in steps:
         words = step.strip()
-        if words or not places:
-            ids += onward if places else ()
-            said = words if places else f"{problem} {words}".strip()
-            ids += (*plain(tokenizer, said), *answer)
+        if places and not words:
+            places.append(NOWHERE)
+            continue
+        ids += onward if places else ()
+        said = words if places else f"{problem} {words}".strip()
+        ids += (*plain(tokenizer, said), *answer)
         places.append(len(ids) - 1)
     return ids, places
 
@@ -160,14 +169,16 @@ def asked(
 ) -> Rendered:
     """The text, and a look-ahead whose last id has the score of the whole of it.
 
-    The next step is written over the look-ahead, and so only the last step has a place.
+    The next step is written over the look-ahead, and so only one step has a place: the
+    last that has words.
     """
     ids: list[int] = [*opening(tokenizer, problem)]
     if not steps:
         return ids, []
     text = "".join(steps).strip("\n") + end
     ids += (*plain(tokenizer, text), *closing(tokenizer))
-    return ids, [NOWHERE] * (len(steps) - 1) + [len(ids) - 1]
+    spoken = max((k for k, step in enumerate(steps) if step.strip()), default=0)
+    return ids, [len(ids) - 1 if k == spoken else NOWHERE for k in range(len(steps))]
 
 
 # What stands before and after

@@ -61,7 +61,7 @@ def test_scores_are_those_of_the_published_recipe(
     for row in range(rows):
         right = model.recipe(problems[row // 3], list(texts[row]))
         steps = len(texts[row])
-        assert int(judgement.steps[row]) == steps == len(right)
+        assert judgement.known[row] == steps == len(right)
         assert judgement.scores[row, :steps].tolist() == pytest.approx(right, abs=1e-4)
         assert judgement.scores[row, steps:].eq(torch.inf).all()
     assert judgement.scores[judgement.scores.isfinite()].std() > 0.05 or length == 1
@@ -88,17 +88,17 @@ def test_a_separator_is_never_doubled_nor_dropped(
             lines = text.count("\n") + 1
             assert ids.count(*newline) == lines + 1 + PROBLEM.count("\n")
             whole = all(step.endswith("\n") for step in steps)
-            assert len({*places}) == 4 or not whole
+            assert len({*places} - {NOWHERE}) == 4 or not whole
         else:
             assert len({*places} - {NOWHERE}) == (1 if name in LOOK_AHEAD else 4)
         if close := model.separator:
             assert ids.count(close[-1]) == 4 * close.count(close[-1])
-            for place in places:
+            for place in {*places} - {NOWHERE}:
                 assert ids[place + 1 - len(close) : place + 1] == close
         harmless, _ = prm.render(PROBLEM, plain)
         for control in controls - {*model.separator}:
             assert ids.count(control) == harmless.count(control)
-        assert places[-1] == len(ids) - 1 or name == "skywork"
+        assert max(places) == len(ids) - 1 or name == "skywork"
 
 
 @every_family
@@ -127,13 +127,17 @@ def test_one_block_is_the_text_however_it_was_cut(
     """
     model = published(name)
     text = "so 53-3 is 50.\n\nTherefore we have\n\nthe sum of 12 and 34.\n\nStep 1: 46"
-    judgement, steps = model.prm.start([PROBLEM], 1), ()
-    for k in range(0, len(text), 4):
-        steps = (*steps, text[k : k + 4])
-        model.prm.extend(judgement, torch.tensor([True]), [steps], "model")
-        (right,) = model.recipe(PROBLEM, ["".join(steps).rstrip("\n")])
-        z = model.prm.log_odds(judgement, "model")
-        assert z.tolist() == pytest.approx([right], abs=1e-4)
+    ways = ["model"]
+    if name in ("skywork", *LOOK_AHEAD):  # they read the bare text step by step, too
+        ways.append("last")
+    for how in ways:
+        judgement, steps = model.prm.start([PROBLEM], 1), ()
+        for k in range(0, len(text), 4):
+            steps = (*steps, text[k : k + 4])
+            model.prm.extend(judgement, torch.tensor([True]), [steps], how)
+            (right,) = model.recipe(PROBLEM, ["".join(steps).rstrip("\n")])
+            z = model.prm.log_odds(judgement, how)
+            assert z.tolist() == pytest.approx([right], abs=1e-4)
 
 
 @every_family

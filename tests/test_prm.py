@@ -12,7 +12,7 @@ from torch import nn
 import pfref.prm
 from pfref.errors import UserError
 from pfref.groups import in_groups
-from pfref.judgement import Judgement, lowest, product
+from pfref.judgement import Judgement, last, lowest, product
 from pfref.prm import RewardModel
 from tests.enumerable import FAMILY, SEPARATOR, tokenizer_of, world
 
@@ -46,7 +46,7 @@ def feed(prm: RewardModel, j: Judgement, texts: list, moved: list[int], how="las
 
 
 def written(j: Judgement, row: int) -> list[float]:
-    return j.scores[row, : int(j.steps[row])].tolist()
+    return j.scores[row, : j.known[row]].tolist()
 
 
 def test_step_by_step_equals_one_full_pass() -> None:
@@ -77,17 +77,51 @@ def test_forks_and_rows_that_rest() -> None:
     feed(prm, judgement, texts, [0, 1, 2, 3])
     prm.fork(judgement, torch.tensor([2, 2, 0, 3]))
     texts = [texts[a][:] for a in (2, 2, 0, 3)]
-    before = written(judgement, 1)
+    before, fed = written(judgement, 1), judgement.cache.tokens
     for t in (1, 2):
         for row in (0, 2, 3):
             texts[row].append(STEPS[row][t])
+            fed += len(STEPS[row][t]) + 1
         feed(prm, judgement, texts, [0, 2, 3])
-        assert written(judgement, 1) == before
+        assert written(judgement, 1) == before and judgement.cache.tokens == fed
     texts[1].append("ba")
     feed(prm, judgement, texts, [1])
     for row in range(4):
         right = full_pass(prm, "abba", texts[row])
         assert written(judgement, row) == pytest.approx(right, abs=1e-5)
+
+
+def test_what_a_slot_happens_to_hold_is_not_taken_for_scored() -> None:
+    """Row 1 has lost what it had read, and its slot holds the very text that it writes
+    next, left by a branch that died: it is read once more for its score.
+    """
+    _, prm = world()
+    judgement = prm.start(["abba"], 2)
+    feed(prm, judgement, [["a"], ["a", "b"]], [0, 1])
+    prm.fork(judgement, torch.tensor([0, 0]))
+    feed(prm, judgement, [["a", "ab"], ["a"]], [0])
+    fed = judgement.cache.tokens
+    feed(prm, judgement, [["a", "ab"], ["a", "b"]], [1])
+    right = full_pass(prm, "abba", ["a", "b"])
+    assert written(judgement, 1) == pytest.approx(right, abs=1e-5)
+    assert judgement.cache.tokens == fed + 1
+
+
+def test_a_blank_step_has_no_score() -> None:
+    """It is not counted a second time in a product, nor does it hide the last score."""
+    _, prm = world()
+    steps = ["a\n\n", "\n\n", "b", "\n\n"]
+    judgement = prm.start(["abba"], 2)
+    for t in range(1, 5):
+        feed(prm, judgement, [steps[:t], steps], [0] if t < 4 else [0, 1])
+    found = full_pass(prm, "abba", ["a", "b"])
+    for row in (0, 1):
+        right = pytest.approx([found[0], torch.inf, found[1], torch.inf], abs=1e-5)
+        assert written(judgement, row) == right
+    assert prm.log_odds(judgement, "last").tolist() == pytest.approx([found[1]] * 2)
+    r = torch.sigmoid(torch.tensor(found).double()).prod()
+    z = float((r / (1 - r)).log())
+    assert prm.log_odds(judgement, "prod").tolist() == pytest.approx([z] * 2, abs=1e-5)
 
 
 @pytest.mark.parametrize("how", ["last", "min", "prod", "model"])
@@ -160,11 +194,11 @@ def test_model_aggregation_reads_one_block() -> None:
 
 def test_aggregations() -> None:
     z = torch.tensor([[1.0, -2.0, 0.5], [12.0, 9.0, 20.0]])
-    steps = torch.tensor([3, 3])
-    assert lowest(z, steps).tolist() == [-2.0, 9.0]
+    assert lowest(z).tolist() == [-2.0, 9.0]
     r = torch.sigmoid(z.double()).prod(-1)
     right = (r / (1 - r)).log().tolist()
-    assert product(z, steps).tolist() == pytest.approx(right, rel=1e-9)
+    assert last(torch.tensor([[1.0, 2.0, torch.inf]])).tolist() == [2.0]
+    assert product(z).tolist() == pytest.approx(right, rel=1e-9)
     with pytest.raises(UserError, match="no aggregation 'mean'"):
         world()[1].render("ab", ["a"], "mean")
 
