@@ -120,10 +120,10 @@ def main() -> int:
         drawn = sample(clean, a.count, a.seed, a.only)
         workers = Workers(copies)
         known = draw_map(workers)
+        failed = known.failed
+        print(f"{len(known.seconds)} tests in {sum(known.seconds.values()):.0f} s")
         print(
-            f"{len(known.seconds)} tests in {sum(known.seconds.values()):.0f} s; "
-            f"fail unbroken, and are not asked: {', '.join(known.failed) or 'none'}",
-            flush=True,
+            f"{len(failed)} fail unbroken, and are not asked:", *failed[:20], sep="\n"
         )
         verdicts = judge(drawn, known, workers, clean)
     late, seconds = verdicts.killed.count("time"), time.monotonic() - began
