@@ -28,7 +28,7 @@ from .judgement import Judgement as Judgement
 from .judgement import consecutive
 from .loading import context_of, load_tokenizer, load_weights, locate
 from .prompts import refuse_unknown
-from .readers import NOWHERE
+from .readers import NOWHERE, Rendered
 
 if TYPE_CHECKING:
     from .lm import LanguageModel
@@ -163,8 +163,9 @@ class RewardModel:
         Other rows keep their scores. A row too long for the model's context gets -inf.
         Raises UserError if a score is not finite.
         """
-        j, fed, missing = judgement, {}, {}
-        rows = moved.nonzero()[:, 0].tolist()
+        j, rows = judgement, moved.nonzero()[:, 0].tolist()
+        fed: dict[int, Rendered] = {}
+        missing: dict[int, int] = {}  # the first place of which the score is not there
         j.make_room(max((len(steps[row]) for row in rows), default=0))
         for row in rows:
             problem = j.problems[j.problem_of(row)]
@@ -179,28 +180,27 @@ class RewardModel:
         new = {row: j.unread(row, fed[row][0], missing[row]) for row in sorted(fed)}
         for group in in_groups([len(ids) for ids in new.values()]):
             some = [list(new)[k] for k in sorted(group)]
-            places = {}
-            for row in some:
-                ids, at = fed[row]
-                places[row] = [place - len(ids) + len(new[row]) for place in at]
-            self.feed(j, {row: new[row] for row in some}, places)
+            self.feed(j, {row: new[row] for row in some}, {r: fed[r] for r in some})
 
     def feed(
-        self, j: Judgement, new: dict[int, list[int]], places: dict[int, list[int]]
+        self, j: Judgement, new: dict[int, list[int]], fed: dict[int, Rendered]
     ) -> None:
-        """One pass over the new ids of some rows. The scores of the steps that have a
-        place among them are written; a place below 0 was read before.
+        """One pass over the new ids of some rows, of which `fed` has all. The scores of
+        the steps that have a place among the new ones are written.
         """
         slots, pieces = list(new), list(new.values())
-        counts = [len(piece) for piece in pieces]
         ids = padded(pieces, self.device)
+        counts = [len(piece) for piece in pieces]
         output = j.cache.extend(self.body, ids, counts, consecutive(slots))
-        at = [
-            (b, place, row, step)
-            for b, row in enumerate(slots)
-            for step, place in enumerate(places[row])
-            if place >= 0
-        ]
+        at = []  # for each score its place in the pass, and its row and step
+        for b, row in enumerate(slots):
+            whole, places = fed[row]
+            before = len(whole) - len(new[row])
+            at += [
+                (b, place - before, row, step)
+                for step, place in enumerate(places)
+                if place >= before
+            ]
         b, place, row, step = torch.tensor(at, device=self.device).T
         found = self.head(output.last_hidden_state[b, place].float())
         if not found.isfinite().all():

@@ -27,19 +27,27 @@ Closing = Callable[[Any], Ids]  # (tokenizer) -> ids after it
 Rendered = tuple[list[int], list[int]]
 
 NOWHERE = -1  # the place of a score that this text does not show
+KEPT = 1000  # characters of a text whose ids are kept: a step, not a whole solution
 HELD = 8  # ids at a problem's end that may change when a solution follows in one text
 QUESTION = (
     "Is this solution correct so far? It may be unfinished. Answer with Yes or No."
 )
 
 
-@lru_cache(maxsize=1 << 14)
 def plain(tokenizer: Any, text: str) -> Ids:
-    """Words. Steps come back at every later step and in every fork, so ids are kept."""
+    """Words. Steps come back at every later step and in every fork, so theirs are
+    kept.
+    """
+    return (kept if len(text) <= KEPT else fresh)(tokenizer, text)
+
+
+def fresh(tokenizer: Any, text: str) -> Ids:
     return tuple(plain_ids(tokenizer, text))
 
 
-@lru_cache(maxsize=1 << 14)
+kept = lru_cache(maxsize=1 << 14)(fresh)
+
+
 def after(tokenizer: Any, tag: str, text: str) -> Ids:
     """Words that follow `tag` directly, and so begin no text."""
     ids, before = plain(tokenizer, tag + text), control(tokenizer, tag)
@@ -100,7 +108,8 @@ def in_lines(tokenizer: Any, problem: str, steps: Sequence[str]) -> Rendered:
     newline = control(tokenizer, "\n")
     ids = [begin_token(tokenizer), *plain(tokenizer, problem + "\n")]
     closings: dict[int, int] = {}  # from a line's end in the text to its place in ids
-    end, text, places = 0, "", []
+    places: list[int] = []
+    end, text = 0, ""
     for line in "".join(steps).rstrip("\n").split("\n") if steps else ():
         ids += (*(plain(tokenizer, line) if line else ()), *newline)
         closings[end + len(line)] = len(ids) - 1

@@ -46,7 +46,8 @@ def test_scores_are_those_of_the_published_recipe(
     """
     model, rng = published(name), random.Random(length)
     prm, problems, rows = model.prm, [PROBLEM, OTHER], 6
-    judgement, texts = prm.start(problems, 3), [()] * rows
+    judgement = prm.start(problems, 3)
+    texts: list[tuple[str, ...]] = [()] * rows
     for t in range(length):
         moved = [t == 0 or rng.random() < 0.8 for _ in range(rows)]
         last = t == length - 1
@@ -131,7 +132,8 @@ def test_one_block_is_the_text_however_it_was_cut(
     if name in ("skywork", *LOOK_AHEAD):  # they read the bare text step by step, too
         ways.append("last")
     for how in ways:
-        judgement, steps = model.prm.start([PROBLEM], 1), ()
+        judgement = model.prm.start([PROBLEM], 1)
+        steps: tuple[str, ...] = ()
         for k in range(0, len(text), 4):
             steps = (*steps, text[k : k + 4])
             model.prm.extend(judgement, torch.tensor([True]), [steps], how)
@@ -152,7 +154,8 @@ def test_tokens_are_fed_once_and_counted(
     hook = prm.body.register_forward_pre_hook(
         lambda m, a, k: seen.append(k["input_ids"].numel()), with_kwargs=True
     )
-    judgement, steps = prm.start([PROBLEM], 1), ()
+    judgement = prm.start([PROBLEM], 1)
+    steps: tuple[str, ...] = ()
     for _ in range(5):
         steps = (*steps, step(rng))
         prm.extend(judgement, torch.tensor([True]), [steps])
