@@ -25,11 +25,11 @@ def lm() -> LanguageModel:
 
 
 def test_solve_takes_steps_that_end_at_blank_lines(lm: LanguageModel) -> None:
-    proposal = Proposal(temperature=0.8, max_step_tokens=200, max_tokens=500)
+    proposal = Proposal(temperature=0.8, max_step_tokens=200, max_tokens=300)
     found = solve(
         PROBLEM,
         lm,
-        RewardModel.load("minimath-prm"),
+        RewardModel.judging(lm),
         4,
         seed=1,
         proposal=proposal,
