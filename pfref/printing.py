@@ -88,7 +88,9 @@ def as_text(found: Any, number: int | None) -> str:
     """For a person; among several problems with its number and text above it and a
     blank line below.
     """
-    shares = [f"{answer} {share:.0%}" for answer, share in found.votes.items()]
+    shares = [
+        f"{answer or 'no answer'} {share:.0%}" for answer, share in found.votes.items()
+    ]
     cost = found.cost
     shared = f" for a batch of {cost.problems}" if cost.problems > 1 else ""
     lines = [

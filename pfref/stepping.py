@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .prompts import end_tokens as end_tokens  # lm.py still looks for it here
-
 BLANK = 0  # the state at a step's start: nothing but white space so far
 
 # What the parts of a tokenizer's decoder do to one token in the middle of a text.
