@@ -56,7 +56,9 @@ def attend(
     folded = query.reshape(rows, key_heads, group * width, size)
     own = cache.own_bias(sliding_window, query.dtype, group)
     out, z = piece(folded, key, value, own, scale, softcap)
-    if cache.reading is None:  # the prompts are there
+    if cache.reading is not None:
+        cache.keep_prompt(module.layer_idx, key, value)
+    else:
         keys, values = cache.prompt(module.layer_idx)
         shared = cache.groups.gather(folded)
         bias, blind = cache.prompt_bias(sliding_window, query.dtype, group)

@@ -172,8 +172,6 @@ class RaggedCache(Cache):
         """
         new = key_states, value_states
         if self.reading is not None:
-            for buffers, states in zip(self.prompts, new, strict=True):
-                self.keep_prompt(buffers, states, layer_idx)
             return new
         keys, values = (
             self.write(buffers, states, layer_idx)
@@ -181,12 +179,17 @@ class RaggedCache(Cache):
         )
         return keys, values
 
-    def keep_prompt(self, buffers: list[Tensor], states: Tensor, layer: int) -> None:
-        _, heads, width, size = states.shape
-        if layer == len(buffers):  # the first group is the longest
-            shape = len(self.prompt_lengths), width, heads, size
-            buffers.append(states.new_zeros(shape))
-        buffers[layer][self.reading, :width] = states.transpose(1, 2)
+    def keep_prompt(self, layer: int, *new: Tensor) -> None:
+        """Keys and values of prompts, (B, heads, L, d), as the attention sees them:
+        some models make them anew at each token from something smaller, which is what
+        `update` is given.
+        """
+        for buffers, states in zip(self.prompts, new, strict=True):
+            _, heads, width, size = states.shape
+            if layer == len(buffers):  # the first group is the longest
+                shape = len(self.prompt_lengths), width, heads, size
+                buffers.append(states.new_zeros(shape))
+            buffers[layer][self.reading, :width] = states.transpose(1, 2)
 
     def write(self, buffers: list[Tensor], states: Tensor, layer: int) -> Tensor:
         rows, heads, _, size = states.shape

@@ -187,7 +187,7 @@ class Decoder:
         going, taken = self.going[:w], self.taken[:w]
         point = self.points[:w].gather(1, (taken % AHEAD)[:, None])[:, 0]
         drawn = sample(self.logits[:w], p.temperature, point, self.scratch[:w])
-        self.broken[:w] |= drawn < 0
+        self.broken[:w] |= going & (drawn < 0)
         token = torch.where(going, drawn.clamp(min=0), self.last[:w])
         if p.target_temperature is not None:
             price = log_ratio(
