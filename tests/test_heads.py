@@ -4,6 +4,7 @@ families by name; and what is refused, each in one sentence.
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,9 @@ from transformers import (
 
 import pfref.families
 from pfref import LanguageModel, RewardModel, UserError
-from pfref.families import FAMILIES, family_of
-from pfref.readers import QUESTION
+from pfref.families import FAMILIES, family_of, trl
+from pfref.readers import QUESTION, Rendered
+from tests.enumerable import FAMILY, tokenizer_of, world
 from tests.hub_layouts import (
     QWEN_CHAT,
     SIZES,
@@ -222,3 +224,29 @@ def test_a_revision_goes_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_minimaths_language_model_cannot_be_asked() -> None:
     with pytest.raises(UserError, match="lacks 'No' as one token"):
         RewardModel.judging(LanguageModel.load("minimath-small"))
+
+
+def test_a_prompt_that_a_solution_changes_is_refused() -> None:
+    """A tokenizer may join more of a problem's end than a family holds back for it."""
+    _, prm = world()
+
+    def render(tokenizer: object, problem: str, steps: list[str]) -> Rendered:
+        return ([2, 2, 4], [2]) if steps else ([2, 3], [])
+
+    family = replace(FAMILY, render=render)
+    changed = RewardModel(prm.body, prm.head, prm.tokenizer, family)
+    judgement = changed.start(["abba"], 1)
+    with pytest.raises(UserError, match="reads the problem otherwise.*'abba'"):
+        changed.extend(judgement, ONE, [("a",)])
+
+
+def test_a_separator_must_be_one_token() -> None:
+    _, prm = world()
+    with pytest.raises(UserError, match="lacks '<extra_0>' as one token"):
+        RewardModel(prm.body, prm.head, tokenizer_of(), FAMILY)
+
+
+def test_a_separator_that_the_text_has_already_is_not_doubled() -> None:
+    tokenizer = qwen_tokenizer()
+    ids, places = trl("###").render(tokenizer, "the sum", ["so we###", "46###\n\n"])
+    assert tokenizer.decode(ids) == "the sumso we###46###" and places[1] == len(ids) - 1

@@ -11,10 +11,11 @@ from torch import nn
 
 import pfref.prm
 from pfref.errors import UserError
+from pfref.families import trl
 from pfref.groups import in_groups
 from pfref.judgement import Judgement, last, lowest, product
 from pfref.prm import RewardModel
-from tests.enumerable import FAMILY, SEPARATOR, tokenizer_of, world
+from tests.enumerable import FAMILY, SEPARATOR, world
 
 STEPS = [["a", "ab", "b"], ["bbb", "a", "ba"], ["ab", "bb", "aaab"], ["b", "b", "b"]]
 
@@ -119,6 +120,10 @@ def test_a_blank_step_has_no_score() -> None:
         right = pytest.approx([found[0], torch.inf, found[1], torch.inf], abs=1e-5)
         assert written(judgement, row) == right
     assert prm.log_odds(judgement, "last").tolist() == pytest.approx([found[1]] * 2)
+    nothing = prm.start(["abba"], 2)  # who ends without a word is scored all the same
+    feed(prm, nothing, [["\n\n"], []], [0, 1])
+    right = full_pass(prm, "abba", [""]) * 2
+    assert prm.log_odds(nothing).tolist() == pytest.approx(right, abs=1e-5)
     r = torch.sigmoid(torch.tensor(found).double()).prod()
     z = float((r / (1 - r)).log())
     assert prm.log_odds(judgement, "prod").tolist() == pytest.approx([z] * 2, abs=1e-5)
@@ -247,6 +252,9 @@ def test_literals_in_words_are_words() -> None:
     problem, steps = "Compute <extra_0>", ["53-34=<extra_0>9\n\n", "<|end|>"]
     with pytest.raises(UserError, match="does not know"):  # MiniMath has no letters <
         prm.prompt(problem)
+    words = RewardModel(prm.body, prm.head, prm.tokenizer, trl("\n\n"))
+    with pytest.raises(UserError, match="does not know 'prime'"):  # in a chat or not
+        words.prompt("Compute prime 7")
     ids, places = prm.render("Compute (53-34)*9.", steps)
     separator, end = prm.tokenizer.convert_tokens_to_ids(["<extra_0>", "<|end|>"])
     assert [k for k, token in enumerate(ids) if token == separator] == places
@@ -276,9 +284,3 @@ def test_the_shipped_reward_model_step_by_step_equals_one_full_pass() -> None:
     for row in range(3):
         right = full_pass(prm, problem, steps)
         assert written(judgement, row) == pytest.approx(right, abs=1e-4)
-
-
-def test_a_separator_must_be_one_token() -> None:
-    _, prm = world()
-    with pytest.raises(UserError, match="lacks '<extra_0>' as one token"):
-        RewardModel(prm.body, prm.head, tokenizer_of(), FAMILY)
