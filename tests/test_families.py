@@ -120,6 +120,22 @@ def test_every_rendering_begins_with_the_prompt(
 
 
 @every_family
+def test_a_step_without_words_has_no_score(
+    name: str, published: Callable[[str], Published]
+) -> None:
+    model = published(name)
+    judgement = model.prm.start([PROBLEM], 1)
+    steps = ["so we\n\n", "\n\n", "have 46\n\n", "\n"]
+    for t in range(1, 5):
+        model.prm.extend(judgement, torch.tensor([True]), [steps[:t]])
+    (first,) = model.recipe(PROBLEM, steps[:1])
+    _, second = model.recipe(PROBLEM, ["so we\n\n\n\n", "have 46\n\n"])
+    right = pytest.approx([first, torch.inf, second, torch.inf], abs=1e-4)
+    assert judgement.scores[0].tolist() == right
+    assert model.prm.log_odds(judgement).tolist() == pytest.approx([second], abs=1e-4)
+
+
+@every_family
 def test_one_block_is_the_text_however_it_was_cut(
     name: str, published: Callable[[str], Published]
 ) -> None:

@@ -117,8 +117,8 @@ def test_a_blank_step_has_no_score() -> None:
         feed(prm, judgement, [steps[:t], steps], [0] if t < 4 else [0, 1])
     found = full_pass(prm, "abba", ["a", "b"])
     for row in (0, 1):
-        right = pytest.approx([found[0], torch.inf, found[1], torch.inf], abs=1e-5)
-        assert written(judgement, row) == right
+        each = [found[0], torch.inf, found[1], torch.inf]
+        assert written(judgement, row) == pytest.approx(each, abs=1e-5)
     assert prm.log_odds(judgement, "last").tolist() == pytest.approx([found[1]] * 2)
     nothing = prm.start(["abba"], 2)  # who ends without a word is scored all the same
     feed(prm, nothing, [["\n\n"], []], [0, 1])
