@@ -12,7 +12,12 @@ from pathlib import Path
 
 from tests.book_checks import ROOT, Notebook, chapters, read, shown
 
-CORE = ["weights", "resampling", "smc", "statespace", "cache", "lm", "prm", "reasoning"]
+CORE = [
+    *("weights", "resampling", "smc", "statespace"),
+    *("attention", "groups", "cache", "sampling", "decoding"),
+    *("stepping", "prompts", "paths", "lm"),
+    *("families", "readers", "judgement", "prm", "reasoning"),
+]
 
 
 def countable(text: str) -> set[int]:
