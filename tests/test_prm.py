@@ -94,18 +94,18 @@ def test_forks_and_rows_that_rest() -> None:
 
 def test_what_a_slot_happens_to_hold_is_not_taken_for_scored() -> None:
     """Row 1 has lost what it had read, and its slot holds the very text that it writes
-    next, left by a branch that died: it is read once more for its score.
+    next, left by a branch that died: it is read once more for its scores.
     """
     _, prm = world()
     judgement = prm.start(["abba"], 2)
-    feed(prm, judgement, [["a"], ["a", "b"]], [0, 1])
+    feed(prm, judgement, [["a"], ["a", "b", "bb"]], [0, 1])
     prm.fork(judgement, torch.tensor([0, 0]))
     feed(prm, judgement, [["a", "ab"], ["a"]], [0])
     fed = judgement.cache.tokens
-    feed(prm, judgement, [["a", "ab"], ["a", "b"]], [1])
-    right = full_pass(prm, "abba", ["a", "b"])
+    feed(prm, judgement, [["a", "ab"], ["a", "b", "bb"]], [1])
+    right = full_pass(prm, "abba", ["a", "b", "bb"])
     assert written(judgement, 1) == pytest.approx(right, abs=1e-5)
-    assert judgement.cache.tokens == fed + 1
+    assert judgement.cache.tokens == fed + 4  # from b's separator on
 
 
 def test_a_blank_step_has_no_score() -> None:
