@@ -146,6 +146,8 @@ def mistral_tokenizer() -> PreTrainedTokenizerFast:
     )
     kept = json.loads(raw.to_str())  # the bytes are tokens like others, not controls
     kept["added_tokens"] = kept["added_tokens"][:3]
+    kept["model"]["vocab"]["▁▁"] = len(kept["model"]["vocab"])  # two spaces are one
+    kept["model"]["merges"].insert(0, ["▁", "▁"])
     raw = Tokenizer.from_str(json.dumps(kept))
     raw.pre_tokenizer = None  # as Llama's own files have it
     raw.normalizer = normalizers.Sequence(
