@@ -54,7 +54,7 @@ QWEN_SPLIT = (
 )
 QWEN_CHAT = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\n"
-    "You are a helpful assistant.<|im_end|>\n{% endif %}{% for m in messages %}"
+    "You are a model.<|im_end|>\n{% endif %}{% for m in messages %}"
     "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )

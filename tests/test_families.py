@@ -109,9 +109,8 @@ def test_every_rendering_begins_with_the_prompt(
     """Also where a problem's last token would join the solution's first."""
     prm, rng = published(name).prm, random.Random(7)
     for _ in range(200):
-        problem = step(
-            rng, rng.choice(("", " ", "  ", "\n", " \n\n ", "?", "...", "$"))
-        )
+        end = rng.choice(("", " ", "  ", "\n", " \n\n ", "?", "...", "$"))
+        problem = rng.choice(("", " ", "\n")) + step(rng, end)
         prompt, none = prm.render(problem, [])
         steps = [rng.choice(("", " ", "\n", "  \n")) + step(rng)]
         ids, places = prm.render(problem, steps)
