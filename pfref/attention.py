@@ -5,13 +5,18 @@ Softmax over two pieces of keys needs no key to be copied. Each piece gives its 
 output o and the logarithm z of its normaliser, the sum of exp(score); the softmax over
 both is then
 
-    o = s o_prompt + (1 - s) o_own,    s = exp(z_prompt) / (exp(z_prompt) + exp(z_own)) = sigmoid(z_prompt - z_own).
+    o = s o_prompt + (1 - s) o_own,
+    s = exp(z_prompt) / (exp(z_prompt) + exp(z_own)) = sigmoid(z_prompt - z_own).
 
 Heads that share a key head, and rows that share a prompt, are queries of one attention
 (GQA, Ainslie et al. 2023). transformers calls `attend` in place of its own attention
 for a model whose attention is named "pfref".
 """
 
+import functools
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +36,7 @@ FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", N
 
 
 def attend(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -98,6 +103,29 @@ def piece(
     z = scores.logsumexp(-1, keepdim=True)
     weights = (scores - z.clamp(min=torch.finfo(exact).min)).exp()
     return weights.to(value.dtype) @ value, z
+
+
+@contextmanager
+def only_at(head: nn.Module | None, places: Tensor) -> Iterator[None]:
+    """`head` makes logits (B, 1, V) of each row's hidden state at its place alone."""
+    if head is None:
+        yield
+        return
+    rows = torch.arange(len(places), device=places.device)
+    hook = head.register_forward_pre_hook(
+        lambda _, args: (args[0][rows, places][:, None],)
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@functools.cache
+def cache_argument(kind: Any) -> str:
+    """transformers 5.24 renamed a model's `past_key_values` to `cache`."""
+    names = inspect.signature(kind.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 AttentionInterface.register(NAME, attend)

@@ -8,17 +8,14 @@ between their tokens. Two moves do the rest: `copy` makes slots copies of other 
 to fork and to change places, and `rewind` takes a row's last tokens back.
 """
 
-import functools
-import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from .attention import AT_WORK
+from .attention import AT_WORK, cache_argument, only_at
 from .groups import Groups, in_groups, padded
 
 GROWTH = 64  # tokens by which the buffers grow, or by an eighth of what they hold
@@ -27,7 +24,7 @@ GROWTH = 64  # tokens by which the buffers grow, or by an eighth of what they ho
 class RaggedCache(Cache):
     """Keys and values of P prompts, and of the own tokens of rows in S slots.
 
-    lengths  (S,) own tokens in each slot         tokens  tokens fed, padding not counted
+    lengths  (S,) own tokens in each slot         tokens  that were fed, without padding
     offsets  (S,) length of each slot's prompt    calls   forward passes
     held     as lengths, or more, on the host
     """
@@ -44,6 +41,9 @@ class RaggedCache(Cache):
         self.offsets = torch.zeros_like(self.lengths)
         self.held, self.prompt_of = [0] * slots, [0] * slots
         self.tokens = self.calls = self.capacity = 0
+        # A mask in four dimensions is not made into another one; `attend` ignores it.
+        self.no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+        self.known: dict[tuple[str, int | None], Any] = {}  # biases of one pass
         self.reading: Tensor | None = None  # numbers of the prompts that are being read
         self.batch: Sequence[int] = ()  # the slots of the last pass
 
@@ -143,16 +143,15 @@ class RaggedCache(Cache):
         self.position, self.known = own, {}
         if self.reading is None:
             self.flat = (self.slots[:, None] * self.capacity + own).flatten()
+        argument = cache_argument(type(model))  # type: ignore[arg-type]
         before = AT_WORK.set(self)
         try:
             output = model(
                 input_ids=ids,
-                attention_mask=ids.new_ones(
-                    1, 1, 1, 1, dtype=torch.bool
-                ),  # not looked at
+                attention_mask=self.no_mask,
                 position_ids=places,
                 use_cache=True,
-                **{cache_argument(type(model)): self},
+                **{argument: self},
             )
         finally:
             AT_WORK.reset(before)
@@ -279,6 +278,16 @@ class RaggedCache(Cache):
         return max(self.held, default=0)
 
     @property
+    def live_bytes(self) -> int:
+        """Of what tokens hold, of prompts and of rows."""
+        tokens = (sum(self.held), int(self.prompt_lengths.sum()))
+        return sum(
+            count * buffer[0, 0].nbytes
+            for count, pair in zip(tokens, (self.own, self.prompts), strict=True)
+            for buffer in (*pair[0], *pair[1])
+        )
+
+    @property
     def bytes(self) -> int:
         """Of the buffers now."""
         tensors = [
@@ -289,31 +298,3 @@ class RaggedCache(Cache):
 
 def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf)
-
-
-@contextmanager
-def only_at(head: nn.Module | None, places: Tensor) -> Iterator[None]:
-    """`head` is applied to each row's hidden state at its place alone: (B, L, h) -> (B,
-    1, V).
-    """
-    if head is None:
-        yield
-        return
-    rows = torch.arange(len(places), device=places.device)
-    hook = head.register_forward_pre_hook(
-        lambda _, args: (args[0][rows, places][:, None],)
-    )
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-@functools.cache
-def cache_argument(kind: type[nn.Module]) -> str:
-    """transformers 5.24 renamed a model's `past_key_values` to `cache`."""
-    return (
-        "cache"
-        if "cache" in inspect.signature(kind.forward).parameters
-        else "past_key_values"
-    )

@@ -108,7 +108,8 @@ class Decoder:
                 place = slot if k == 0 else spare.pop()
                 self.seat(row, place)
                 if k:
-                    new.append(place), old.append(slot)
+                    new.append(place)
+                    old.append(slot)
         self.copy(new, old)
         self.steps.update(dict.fromkeys(populations, 0))
         self.to_front(set(self.writing) | set(rows))
@@ -142,9 +143,11 @@ class Decoder:
         new, old = [], []
         for hole, slot in zip(holes, behind, strict=True):
             row, waiting = self.row_of[slot], self.row_of[hole]
-            new.append(hole), old.append(slot)
+            new.append(hole)
+            old.append(slot)
             if waiting != NOBODY:
-                new.append(slot), old.append(hole)
+                new.append(slot)
+                old.append(hole)
                 self.seat(waiting, slot)
             else:
                 self.row_of[slot] = NOBODY
@@ -174,9 +177,10 @@ class Decoder:
             points = uniforms([sources[p]], self.particles, AHEAD)[0]
             rows = [row for row in self.writing if row // self.particles == p]
             slots = torch.tensor([self.slot_of[row] for row in rows])
-            own = torch.tensor([row % self.particles for row in rows])
-            device = self.points.device
-            self.points[slots.to(device)] = points[own].to(device)
+            own = points[[row % self.particles for row in rows]]
+            # Slots and numbers cross to the device together.
+            sent = torch.cat([slots[:, None].double(), own], 1).to(self.points.device)
+            self.points[sent[:, 0].long()] = sent[:, 1:]
             missing = self.steps[p] + AHEAD - self.written.shape[1]
             if missing > 0:
                 self.written = nn.functional.pad(self.written, (0, missing))
@@ -235,7 +239,11 @@ class Decoder:
             before = self.steps[row // self.particles]
             self.cache.tokens += max(0, taken[slot] - before)
             self.cache.held[slot] -= tokens - max(0, taken[slot] - before)
-        busy = {row // self.particles for row, on in zip(self.writing, going, strict=True) if on}
+        busy = {
+            row // self.particles
+            for row, on in zip(self.writing, going, strict=True)
+            if on
+        }
         ready = [p for p in self.steps if p not in busy]
         for p in busy:
             self.steps[p] += tokens

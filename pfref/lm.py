@@ -53,8 +53,8 @@ class Proposal:
             )
         if self.temperature == 0 and self.target_temperature is not None:
             raise UserError(
-                "temperature 0 proposes one sequence only and cannot be weighed against "
-                "another temperature"
+                "temperature 0 proposes one sequence only and cannot be weighed "
+                "against another temperature"
             )
         limits = (self.max_step_tokens, self.max_tokens, self.max_steps)
         if min(*limits, 1 if self.step_tokens is None else self.step_tokens) < 1:
@@ -152,6 +152,7 @@ class LanguageModel:
         cache = RaggedCache(rows, self.device)
         each = copies * particles
         logits = cache.read_prompts(self.model, prompts, each, self.head)
+        assert logits is not None  # since it was given the head
         room = [min(proposal.max_tokens, self.context - len(p)) for p in prompts]
         paths.work = Decoder(
             self.model,

@@ -38,8 +38,10 @@ class Paths:
         rows = populations * particles
         none = torch.zeros(rows, dtype=torch.bool)
         return cls(
-            (populations, particles),
-            *([()] * rows for _ in range(3)),
+            shape=(populations, particles),
+            tokens=[()] * rows,
+            ends=[()] * rows,
+            texts=[()] * rows,
             ended=none,
             truncated=none.clone(),
             spoke=none.clone(),

@@ -1,9 +1,9 @@
 """Reasoning as a state-space model: the language model is the transition, the reward
 model the potential.
 
-    target of `odds`         p_M(x_1:T) * prod_t r_t / (1 - r_t)    the paper's released code
-    target of `score`        p_M(x_1:T) * prod_t r_t                the paper's emission
-    target of `telescoping`  p_M(x_1:T) * r_T                       r_t / r_t-1 at each step
+    target of `odds`         p_M(x_1:T) * prod_t r_t / (1 - r_t)  the paper's code
+    target of `score`        p_M(x_1:T) * prod_t r_t              the paper's text
+    target of `telescoping`  p_M(x_1:T) * r_T                     r_t / r_t-1 at a step
 
 r_t = sigmoid(z_t) is the reward model's score of the prefix x_1:t. A temperature tau
 divides every log potential.

@@ -72,7 +72,7 @@ def log_ratio(
     p is the softmax of logits / temperature, p_target that of logits / target.
     """
     exact = torch.promote_types(logits.dtype, torch.float32)
-    difference = 0.0
+    difference = torch.zeros(len(token), dtype=torch.float64, device=token.device)
     for sign, divisor in ((1, target), (-1, temperature)):
         log_p = torch.log_softmax(logits.to(exact) / divisor, -1)
         difference = difference + sign * log_p.gather(1, token[:, None])[:, 0].double()

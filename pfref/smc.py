@@ -65,7 +65,7 @@ class FeynmanKac(ABC, Generic[State]):
         Here: a tensor state (P, N, ...).
         """
         population = torch.arange(len(ancestors), device=ancestors.device)[:, None]
-        return state[population, ancestors]
+        return state[population, ancestors]  # type: ignore[index]
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,17 @@ class Step(Generic[State]):
 
 
 class ParticleFilter(Iterator[Step[State]]):
-    """The particle filter with adaptive resampling: `for step in ParticleFilter(model,
-    64, generators): ...`
+    """The particle filter with adaptive resampling.
+
+        for step in ParticleFilter(model, 64, generators): ...
 
     1. Move every active particle: x_t ~ M_t.   2. Weigh: log w += log G_t.
-    3. If the effective sample size is at most `threshold` * N, draw ancestors in proportion to the weights
-       and give every particle the population's mean weight.
-    A population ends when none of its particles is active. It is not resampled after its last step, so the
-    result is a weighted population. The mean weight estimates Z_t without bias at every t.
+    3. If the effective sample size is at most `threshold` * N, draw ancestors in
+       proportion to the weights and give every particle the population's mean weight.
+
+    A population ends when none of its particles is active. It is not resampled after
+    its last step, so the result is a weighted population. The mean weight estimates Z_t
+    without bias at every t.
 
     model        what to run                      resample   a scheme of `resampling`
     particles    N, at least 1                    threshold  0 never resamples, 1 always
@@ -117,7 +120,8 @@ class ParticleFilter(Iterator[Step[State]]):
             )
         if not 0 <= threshold <= 1:
             raise UserError(
-                f"the resampling threshold is a share of N between 0 and 1, not {threshold}"
+                "the resampling threshold is a share of N between 0 and 1, not "
+                f"{threshold}"
             )
         self.model, self.particles, self.generators = model, particles, list(generators)
         self.resample, self.threshold = resample, threshold
@@ -137,7 +141,7 @@ class ParticleFilter(Iterator[Step[State]]):
             if last.resampled.any():
                 state = self.model.fork(state, last.ancestors)
                 active = active.gather(1, last.ancestors)
-                # log mean w is the estimate so far: carrying it on keeps the mean weight an estimate of Z.
+                # log mean w is the estimate so far: carried on, it stays one of Z.
                 log_weights = torch.where(
                     last.resampled[:, None], last.log_evidence[:, None], log_weights
                 )

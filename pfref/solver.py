@@ -5,6 +5,7 @@ by name.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 import torch
 from torch import Generator
@@ -20,7 +21,8 @@ from .resampling import SCHEMES, Scheme, inverse_cdf
 from .smc import ParticleFilter, Step
 
 CHOICES = ("vote", "argmax", "draw")
-BATCH = 128  # particles that share their forward passes; on a CPU more are slower, since they overflow its caches
+# Particles that share their passes; on a CPU more are slower: they overflow its caches.
+BATCH = 128
 NONE_LEFT = (
     "no particle is left: every one met a limit of length before an answer; "
     "raise the limits, take more particles, or models with a longer context"
@@ -75,13 +77,33 @@ class Solution:
         Particle | None
     )  # by vote, the heaviest with the winning answer; None if no particle is left
     particles: list[Particle]
-    votes: dict[str, float]  # answer -> share of the weight
+    votes: dict[str | None, float]  # answer -> share of the weight
     log_evidence: float
     trace: Trace
     cost: Cost
 
 
+@overload
 def solve(
+    problems: str,
+    lm: LanguageModel,
+    prm: RewardModel,
+    particles: int = 16,
+    **options: Any,
+) -> Solution: ...
+
+
+@overload
+def solve(
+    problems: Sequence[str],
+    lm: LanguageModel,
+    prm: RewardModel,
+    particles: int = 16,
+    **options: Any,
+) -> list[Solution]: ...
+
+
+def solve(  # type: ignore[misc]  # both give everything after `particles` by name
     problems: str | Sequence[str],
     lm: LanguageModel,
     prm: RewardModel,
@@ -101,16 +123,20 @@ def solve(
     progress: str | None = None,
     done: Callable[[list[Solution]], None] | None = None,
     watch: Callable[[Step[Thoughts]], None] | None = None,
-) -> "Solution | list[Solution]":
+) -> Solution | list[Solution]:
     """Solve one problem, or several, with a population of `particles` each.
 
-    choose    `vote`: the answer with most weight, and its heaviest particle; without any answer, as `argmax`;
-              `argmax`: the finished particle that the reward model scores highest, as in the paper's code;
+    choose    `vote`: the answer with most weight, and its heaviest particle; without
+              any answer, as `argmax`;
+              `argmax`: the finished particle that the reward model scores highest, as
+              in the paper's code;
               `draw`: one particle by weight, a sample of the target
-    seed      each problem draws from its own generator, seeded by `seed`, its text and how often that text came before:
-              the same seed gives the same particles whatever else is in the batch
-    batch     particles in one batch: as many problems share their forward passes as fit, but at least one. More are
-              slower on a CPU, whose caches they overflow; give more to a GPU with memory to spare
+    seed      each problem draws from its own generator, seeded by `seed`, its text and
+              how often that text came before: the same seed gives the same particles
+              whatever else is in the batch (in float32)
+    batch     particles in one batch: as many problems share their forward passes as
+              fit, but at least one. More are slower on a CPU, whose caches they
+              overflow; give more to a GPU with memory to spare
     progress  label of a progress bar, which moves batch by batch; None for none
     done      is called with the solutions of every batch as soon as they are there
     watch     is called with every step of the filter, batch after batch
@@ -126,12 +152,13 @@ def solve(
         )
     if resampling not in SCHEMES:
         raise UserError(
-            f"there is no resampling scheme {resampling!r}; choose one of {', '.join(SCHEMES)}"
+            f"there is no resampling scheme {resampling!r}; choose one of "
+            f"{', '.join(SCHEMES)}"
         )
     if batch < 1:
         raise UserError(f"a batch has at least one particle, not {batch}")
     alone = isinstance(problems, str)
-    texts = [problems] if alone else list(problems)
+    texts = [problems] if isinstance(problems, str) else list(problems)
     if not all(isinstance(text, str) for text in texts):
         raise UserError("a problem is a text; give one text or a list of them")
     sources = [
@@ -229,10 +256,14 @@ def finish(
         chosen = max((m for m in alive if m.answer == winner), key=lambda m: m.weight)
     else:
         chosen = max(alive, key=lambda m: m.reward)
-    own = [step for step in run.steps if step.stepped[p]]
+    own = [t for t, step in enumerate(run.steps) if step.stepped[p]]
+    if run.steps[own[-1]].resampled[
+        p
+    ]:  # no active particle had a child: it ended there
+        own.append(own[-1] + 1)
     trace = Trace(
         *(
-            torch.stack([getattr(step, name)[p] for step in own])
+            torch.stack([getattr(run.steps[t], name)[p] for t in own])
             for name in ("log_weights", "ess", "ancestors", "active")
         )
     )

@@ -1,6 +1,8 @@
-"""A world small enough to sum: a random transformer over four tokens, and a random reward model.
+"""A world small enough to sum: a random transformer over four tokens, and a random
+reward model.
 
-Everything here is worked out by plain enumeration and full forward passes: no cache, no filter.
+Everything here is worked out by plain enumeration and full forward passes: no cache, no
+filter.
 """
 
 from dataclasses import dataclass
@@ -22,8 +24,8 @@ from pfref.prm import FAMILIES, RewardModel, new_head
 
 PROBLEM = "abba"
 PROPOSAL = Proposal(temperature=1.5, max_step_tokens=3, max_tokens=7, max_steps=4)
-END, DELIMITER = 0, 1
-FAMILY = FAMILIES["Qwen2ForProcessRewardModel"]
+END, DELIMITER, SEPARATOR = 0, 1, 4  # the separator is the reward model's
+FAMILY = FAMILIES["qwen"]
 
 
 def tokenizer_of(*extra: str) -> PreTrainedTokenizerFast:
@@ -40,15 +42,14 @@ def tokenizer_of(*extra: str) -> PreTrainedTokenizerFast:
         eos_token="<e>",
         additional_special_tokens=list(extra),
         clean_up_tokenization_spaces=False,
-        chat_template="{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+        chat_template="{% for m in messages if m.role == 'user' %}{{ m.content }}"
+        "{% endfor %}",
     )
 
 
 @lru_cache
-def world(
-    seed: int = 3, aggregation: str = "last"
-) -> tuple[LanguageModel, RewardModel]:
-    with torch.random.fork_rng():
+def world(seed: int = 3) -> tuple[LanguageModel, RewardModel]:
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sizes = dict(
             hidden_size=16,
@@ -72,7 +73,6 @@ def world(
             head.eval().requires_grad_(False),
             tokenizer_of("<extra_0>"),
             FAMILY,
-            aggregation,
         ),
     )
 
@@ -81,14 +81,15 @@ def world(
 class Path:
     steps: tuple[tuple[int, ...], ...]
     log_p: float  # under the language model at the proposal's temperature
-    z: tuple[float, ...]  # log-odds after each step; an end token alone is no new step
+    z: tuple[float, ...]  # log-odds after each step; a step without text has none
 
 
 def split(
     tokens: tuple[int, ...], proposal: Proposal
 ) -> tuple[tuple[int, ...], ...] | None:
     """The steps of a complete sequence; None if a limit cuts it."""
-    steps, current = [], ()
+    steps: list[tuple[int, ...]] = []
+    current: tuple[int, ...] = ()
     for token in tokens:
         current += (token,)
         if len(current) > proposal.max_step_tokens:
@@ -109,9 +110,12 @@ def enumerate_paths(
     problem: str = PROBLEM,
     temperature: float | None = None,
 ) -> list[Path]:
-    """Every complete solution within the limits, with its probability and scores by full forward passes."""
+    """Every complete solution within the limits, with its probability and scores by
+    full forward passes.
+    """
     prompt = lm.prompt(problem)
-    found, frontier = [], [((), 0.0)]
+    found: list[tuple[tuple[int, ...], float]] = []
+    frontier: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
     for _ in range(proposal.max_tokens):
         ids = torch.tensor([prompt + list(tokens) for tokens, _ in frontier])
         log_p = torch.log_softmax(
@@ -138,20 +142,18 @@ def scores(
     prm: RewardModel, steps: tuple[tuple[int, ...], ...], problem: str
 ) -> tuple[float, ...]:
     """Each prefix's log-odds from one pass over the whole text."""
-    ids, z = prm.prompt(problem), []
-    for k, step in enumerate(steps):
+    ids, z = prm.prompt(problem), list[float]()
+    for step in steps:
         text = [t for t in step if t != END]
         while text and text[0] == DELIMITER:
             text = text[1:]
         while text and text[-1] == DELIMITER:
             text = text[:-1]
-        if not text and step[-1] == END and k > 0:
-            z.append(z[-1])
+        if not text and (z or step[-1] != END):  # no text, no score; but one at the end
             continue
-        ids = ids + text + [prm.separator]
+        ids = ids + text + [SEPARATOR]
         hidden = prm.body(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
-        logits = prm.head(hidden)
-        z.append(float(logits[1] - logits[0]))
+        z.append(float(prm.head(hidden)))
     return tuple(z)
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pfref import LanguageModel, attention
 from pfref import cache as cache_module
-from pfref.attention import AT_WORK, NAME, piece
-from pfref.cache import GROWTH, RaggedCache, cache_argument, only_at
+from pfref.attention import AT_WORK, NAME, cache_argument, only_at, piece
+from pfref.cache import GROWTH, RaggedCache
 from pfref.groups import Groups, in_groups, padded
 
 V = 31  # the tiny models' vocabulary

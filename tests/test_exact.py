@@ -1,9 +1,10 @@
-"""The language-model path, as users call it, against sums over every solution of the enumerable transformer."""
+"""The language-model path, as users call it, against sums over every solution of the
+enumerable transformer.
+"""
 
 import math
 
 import pytest
-import torch
 
 from pfref.lm import Proposal
 from pfref.randomness import generators
@@ -47,7 +48,7 @@ def test_evidence_is_unbiased(scheme: str, threshold: float, potential: str) -> 
 
 
 def solutions(run, model_rows: int) -> list[tuple[int, ...]]:
-    return [tuple(run.last.state.population.solution(row)) for row in range(model_rows)]
+    return [tuple(run.last.state.paths.tokens[row]) for row in range(model_rows)]
 
 
 def total_variation(particles: int, potential: str, seed: int) -> float:
@@ -82,7 +83,9 @@ def test_posterior_is_approached_as_n_grows(potential: str) -> None:
 
 
 def test_target_temperature_is_paid_for_in_the_weights() -> None:
-    """Sampling at 1.3 for a target at 0.9: without the price the mean would be that of another target."""
+    """Sampling at 1.3 for a target at 0.9: without the price the mean would be that of
+    another target.
+    """
     lm, prm = world()
     proposal = Proposal(
         temperature=1.3,
@@ -108,7 +111,9 @@ def test_target_temperature_is_paid_for_in_the_weights() -> None:
 
 @pytest.mark.parametrize("length", [2, 3])
 def test_fixed_length_steps_and_a_potential_temperature(length: int) -> None:
-    """Steps of two or three tokens, whatever they say, tau = 2; the solution may end only by its end token."""
+    """Steps of two or three tokens, whatever they say, tau = 2; the solution may end
+    only by its end token.
+    """
     lm, prm = world()
     proposal = Proposal(
         temperature=1.0, step_tokens=length, max_tokens=2 * length, max_steps=2
@@ -137,7 +142,9 @@ def fixed_length_paths(lm, prm, length):
 
 
 def test_absorbed_and_reweighted_have_different_targets() -> None:
-    """`reweighted` weighs a finished particle until its population ends, so its mean weight is another number."""
+    """`reweighted` weighs a finished particle until its population ends, so its mean
+    weight is another number.
+    """
     absorbed = estimates(
         400, 8, "systematic", 0.5, "score", seed=7
     ).last.log_evidence.exp()

@@ -1,0 +1,141 @@
+"""What the engine is timed against: `model.generate`, one pass of the reward model over
+finished texts, and the loops of the paper's released code.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from pfref import LanguageModel, Proposal, RewardModel
+from pfref.groups import in_groups, padded
+from pfref.randomness import generator
+from pfref.resampling import multinomial
+from pfref.solver import in_batches
+
+
+def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor(
+        [[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device
+    )
+    return ids, mask
+
+
+@torch.inference_mode()
+def generate(
+    lm: LanguageModel, problems: list[str], particles: int, tokens: int
+) -> None:
+    """`model.generate` for about as many tokens, all rows equally long, so that none
+    waits.
+    """
+    for part in in_batches(len(problems), particles):
+        ids, mask = left_padded(
+            [lm.prompt(text) for text in problems[part] for _ in range(particles)],
+            lm.device,
+        )
+        lm.model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=0.8,
+            top_k=0,
+            eos_token_id=None,
+            pad_token_id=0,
+            max_new_tokens=max(1, round(tokens / len(problems) / particles)),
+        )
+
+
+@torch.inference_mode()
+def one_reward_pass(prm: RewardModel, texts: list[list[int]]) -> None:
+    """All solutions through the reward model once, those of like length together."""
+    for group in in_groups([len(text) for text in texts]):
+        ids = padded([texts[k] for k in group], prm.device)
+        last = torch.tensor([len(texts[k]) - 1 for k in group], device=prm.device)
+        hidden = prm.body(input_ids=ids).last_hidden_state
+        prm.head(hidden[torch.arange(len(group)), last].float())
+
+
+class StepEnds(StoppingCriteria):
+    """Stop when every row has written the delimiter or an end token."""
+
+    def __init__(self, ends: Tensor, start: int) -> None:
+        self.ends, self.start = ends, start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        return torch.isin(input_ids[:, self.start :], self.ends).any(1)
+
+
+@torch.inference_mode()
+def papers_loop(
+    lm: LanguageModel, prm: RewardModel, problem: str, particles: int, together: bool
+) -> int:
+    """One problem, as the paper's released code goes about it: for all particles
+    `together`, or one by one.
+
+    Returns the tokens that passed through the two models.
+    """
+    source, prompt = generator(0), lm.prompt(problem)
+    delimiter = lm.tokenizer(Proposal().delimiter)["input_ids"][0]
+    ends = torch.tensor([delimiter, *lm.end_tokens], device=lm.device)
+    tokens: list[list[int]] = [[] for _ in range(particles)]
+    done, scores, fed = [False] * particles, [0.0] * particles, 0
+
+    def propose(some: list[int]) -> int:
+        ids, mask = left_padded([prompt + tokens[k] for k in some], lm.device)
+        out = lm.model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=0.8,
+            top_k=0,
+            max_new_tokens=64,
+            pad_token_id=0,
+            stopping_criteria=StoppingCriteriaList([StepEnds(ends, ids.shape[1])]),
+        )
+        for k, new in zip(some, out[:, ids.shape[1] :].tolist(), strict=True):
+            end = next(
+                (i for i, token in enumerate(new) if token in ends), len(new) - 1
+            )
+            if not done[k]:  # what a finished one says more is thrown away
+                tokens[k] = tokens[k] + new[: end + 1]
+                done[k] = new[end] in lm.end_tokens
+        return int(mask.sum()) + len(some) * (
+            out.shape[1] - ids.shape[1] - 1
+        )  # the last one is not fed
+
+    def judge(k: int) -> int:
+        steps = [
+            s
+            for s in lm.tokenizer.decode(tokens[k], skip_special_tokens=True).split(
+                "\n\n"
+            )
+            if s
+        ]
+        read, _ = prm.render(problem, steps)
+        ids = torch.tensor([read], device=prm.device)
+        hidden = prm.body(input_ids=ids).last_hidden_state[0, -1]
+        scores[k] = prm.head(hidden.float()).item()
+        return len(read)
+
+    for _ in range(Proposal().max_steps):
+        if all(done):  # resampling may have kept only finished particles
+            break
+        for group in (
+            [list(range(particles))]
+            if together
+            else [[k] for k in range(particles) if not done[k]]
+        ):
+            fed += propose(group) + sum(judge(k) for k in group)
+        weights = torch.softmax(torch.tensor(scores, dtype=torch.float64), 0)
+        parents = multinomial(
+            weights, torch.rand(particles, generator=source, dtype=torch.float64)
+        ).tolist()
+        tokens, done, scores = (
+            [tokens[k] for k in parents],
+            [done[k] for k in parents],
+            [scores[k] for k in parents],
+        )
+    return fed
