@@ -183,27 +183,23 @@ def measure(
 
 
 def told(row: dict[str, Any]) -> str:
-    lines = [
-        f"{row['set']}, {row['problems']} problems x {row['particles']} particles",
-        *(
-            f"  (a) proposal / generate, {name:5} steps"
-            f"  {row[f'{name}_to_generate']:.2f}  ({row[f'{name}_s']:.1f} s; {row[f'{name}_tokens_per_s']:.0f} tokens/s;"
-            f" slots at work {row[f'{name}_at_work']:.2f};"
-            f" read / copy {row[f'{name}_read_to_copy']:.2f})"
-            for name in ("fixed", "real")
-        ),
-        f"  (b) filter / floor                    {row['filter_to_floor']:.2f}"
-        f"  ({row['filter_s']:.1f} s)",
-    ]
+    lines = [f"{row['set']}, {row['problems']} problems x {row['particles']} particles"]
+    for name in ("fixed", "real"):
+        ratio, seconds, speed, work, read = (
+            row[f"{name}_{what}"]
+            for what in ("to_generate", "s", "tokens_per_s", "at_work", "read_to_copy")
+        )
+        lines.append(
+            f"  (a) proposal / generate, {name:5} steps  {ratio:.2f}  ({seconds:.1f} s, "
+            f"{speed:.0f} tokens/s, slots at work {work:.2f}, read / copy {read:.2f})"
+        )
+    ratio, seconds = row["filter_to_floor"], row["filter_s"]
+    lines.append(f"  (b) filter / floor  {ratio:.2f}  ({seconds:.1f} s)")
     if "loop_s" in row:
-        lines.append(
-            f"  (c) paper's loops / filter            {row['loop_to_filter']:.1f} and "
-            f"{row['one_by_one_to_filter']:.1f} one by one"
-        )
+        together, apart = row["loop_to_filter"], row["one_by_one_to_filter"]
+        lines.append(f"  (c) paper's loops / filter  {together:.1f}, {apart:.1f}")
     if "peak_to_live" in row:
-        lines.append(
-            f"  memory: peak / live key-values        {row['peak_to_live']:.2f}"
-        )
+        lines.append(f"  memory: peak / live key-values  {row['peak_to_live']:.2f}")
     return "\n".join(lines)
 
 
