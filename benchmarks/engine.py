@@ -190,8 +190,9 @@ def told(row: dict[str, Any]) -> str:
             for what in ("to_generate", "s", "tokens_per_s", "at_work", "read_to_copy")
         )
         lines.append(
-            f"  (a) proposal / generate, {name:5} steps  {ratio:.2f}  ({seconds:.1f} s, "
-            f"{speed:.0f} tokens/s, slots at work {work:.2f}, read / copy {read:.2f})"
+            f"  (a) proposal / generate, {name:5} steps  {ratio:.2f}  ("
+            f"{seconds:.1f} s, {speed:.0f} tokens/s, slots at work {work:.2f}, "
+            f"read / copy {read:.2f})"
         )
     ratio, seconds = row["filter_to_floor"], row["filter_s"]
     lines.append(f"  (b) filter / floor  {ratio:.2f}  ({seconds:.1f} s)")
