@@ -19,6 +19,7 @@ from pfref.paths import Paths
 from pfref.prompts import end_tokens
 from pfref.randomness import generator, generators, uniforms
 from pfref.reasoning import Reasoning
+from pfref.sampling import sample
 from pfref.smc import particle_filter
 from tests.enumerable import PROBLEM, world
 from tests.scripted import (
@@ -415,6 +416,35 @@ def test_first_tokens_follow_the_softmax(
     assert int(frequent.sum()) > 3
     assert bool(((share - p).abs() < 3 * (p * (1 - p) / rows).sqrt())[frequent].all())
     assert float(share[~frequent].sum()) < float(p[~frequent].sum()) + 0.01
+
+
+@pytest.mark.parametrize("look", [1, 8])
+def test_each_token_has_a_uniform_number_of_its_own(
+    small: LanguageModel, look: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Played again by full passes: particle n's token t of a step is the inverse CDF at
+    number (n, t) of its population, which draws 16 tokens ahead, anew for every step.
+    """
+    monkeypatch.setattr("pfref.decoding.AHEAD", 16)
+    lm, prompt = seen_from(small, look), small.prompt(LEVELS[5][0])
+    proposal = Proposal(temperature=1.1, step_tokens=40, max_tokens=75)
+    paths = lm.start([prompt], 3, proposal)
+    finish(lm, paths, generators(6, 1))
+    assert max(map(len, paths.tokens)) > 60
+    source, step = generators(6, 1)[0], max(len(ends) for ends in paths.ends)
+    logits = [
+        lm.model(input_ids=torch.tensor([prompt + list(tokens)])).logits[0]
+        for tokens in paths.tokens
+    ]
+    for first in range(0, 40 * step, 40):
+        longest = max(len(tokens[first : first + 40]) for tokens in paths.tokens)
+        blocks = [uniforms([source], 3, 16)[0] for _ in range(-(-longest // 16))]
+        points = torch.cat(blocks, 1)
+        for row, tokens in enumerate(paths.tokens):
+            for t, token in enumerate(tokens[first : first + 40]):
+                here = logits[row][len(prompt) + first + t - 1]
+                drawn = sample(here[None], 1.1, points[row, t : t + 1])
+                assert drawn.tolist() == [token]
 
 
 @pytest.mark.parametrize("look", [1, 8])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfref.sampling import BROKEN, CHUNK, chunk_size, log_ratio, sample
+from pfref.sampling import BROKEN, CHUNK, chunk_size, log_ratio, pick, sample
 
 # One chunk; several and padding, since 1031 is prime; several without.
 SIZES = [7, 134, 1031, 5000]
@@ -106,6 +106,14 @@ def test_a_point_next_to_one_is_inside_a_real_vocabulary() -> None:
     for size in (150_000, 151_936, 151_943):
         large = torch.randn(1, size, generator=source)
         assert 0 <= int(sample(large, 1.0, numbers(1 - 2**-53))) < size
+
+
+def test_a_point_that_was_rounded_to_one_is_still_inside() -> None:
+    """As within a chunk at whose end a point lies."""
+    weights = torch.tensor([[0.3, 0.7, 0.0], [0.0, 0.2, 0.0]])
+    place, within, total = pick(weights, numbers(1.0, 1.0))
+    assert place.tolist() == [1, 1] and bool((within <= 1).all())
+    torch.testing.assert_close(total, numbers(1.0, 0.2), atol=1e-7, rtol=0)
 
 
 def test_temperature_zero_is_the_likeliest() -> None:
