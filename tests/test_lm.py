@@ -13,7 +13,8 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from pfref import LanguageModel, Proposal, UserError
 from pfref.baselines import greedy
-from pfref.decoding import NOBODY, Decoder
+from pfref.decoding import AHEAD, NOBODY, Decoder
+from pfref.lm import ELSEWHERE, SPARE
 from pfref.minimath.problems import load_set
 from pfref.paths import Paths
 from pfref.prompts import end_tokens
@@ -206,6 +207,11 @@ def test_greedy_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(found)) > 1
     for k in (0, 41, 127, 128, 149):
         assert greedy([texts[k]], lm, max_tokens=5) == [found[k]]
+
+
+def test_the_hosts_looks_and_the_numbers_drawn_ahead_meet() -> None:
+    """A look between two draws would reuse numbers."""
+    assert AHEAD % ELSEWHERE == 0 and 0 < SPARE < 1
 
 
 # Rows in slots
@@ -449,22 +455,30 @@ def test_each_token_has_a_uniform_number_of_its_own(
 
 @pytest.mark.parametrize("look", [1, 8])
 def test_the_price_of_another_temperature(small: LanguageModel, look: int) -> None:
-    """log target / proposal of the last step alone, token by token, of each row."""
+    """log target / proposal of the last step alone, token by token, of each row, while
+    rows of uneven steps change their slots.
+    """
     lm = seen_from(small, look)
-    proposal = Proposal(temperature=1.4, target_temperature=0.8, step_tokens=5)
-    prompt = lm.prompt(LEVELS[3][0])
-    paths, sources = lm.start([prompt], 6, proposal), generators(1, 1)
-    for _ in range(3):
-        lm.extend(paths, going(paths), sources)
-        for row in range(6):
-            own, length = list(paths.tokens[row]), len(steps_of(paths, row)[-1])
-            ids = torch.tensor([prompt + own])
-            logits = lm.model(input_ids=ids).logits[0, -length - 1 : -1].double()
+    proposal = Proposal(temperature=1.4, target_temperature=0.8)
+    prompts = [lm.prompt(LEVELS[level][0]) for level in (3, 5)]
+    paths, sources = lm.start(prompts, 5, proposal), generators(1, 2)
+    compared = idle = 0
+    while (active := going(paths)).any():
+        before = [len(tokens) for tokens in paths.tokens]
+        done = lm.extend(paths, active, sources)
+        for row in (active & done.repeat_interleave(5)).nonzero()[:, 0].tolist():
+            own, prompt = list(paths.tokens[row]), prompts[row // 5]
+            first, ids = before[row] - len(own), torch.tensor([prompt + own])
+            logits = lm.model(input_ids=ids).logits[0, first - 1 : -1].double()
             price = torch.log_softmax(logits / 0.8, -1)
             price = price - torch.log_softmax(logits / 1.4, -1)
-            exact = float(price.gather(1, ids[0, -length:, None]).sum())
+            exact = float(price.gather(1, ids[0, first:, None]).sum())
             assert float(paths.log_ratio[row]) == pytest.approx(exact, abs=1e-3)
-        lm.fork(paths, torch.tensor([1, 0, 0, 2, 5, 5]))
+            compared += 1
+        rest = ~active & done.repeat_interleave(5)
+        assert paths.log_ratio[rest].eq(0).all(), "who has ended pays no more"
+        idle += int(rest.sum())
+    assert compared > 30 and idle
 
 
 def test_temperature_zero_is_greedy_at_every_step(small: LanguageModel) -> None:

@@ -208,3 +208,23 @@ def test_who_ends_without_a_word_is_read_once() -> None:
         assert found == 2.0 and len(prm.read) == 2
     found, _, prm = weighed(["\n\n", "<e>"], step_tokens=1)
     assert found == 2.0 and len(prm.read) == 2
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_answer_that_just_fits_is_finished_and_half_an_answer_is_cut(
+    answered: bool,
+) -> None:
+    """At the limit of tokens, without an end token."""
+    tokenizer = byte_level(None)
+    prm: Any = Fixed()
+    ids = plain_ids(tokenizer, "a \\boxed{5}")
+    model = Scripted([*ids, *ids], len(tokenizer), context=512, ends=0)
+    proposal = Proposal(max_tokens=len(ids) - (not answered))
+    reasoning = Reasoning(LanguageModel(model, tokenizer), prm, ["a"], proposal)
+    run = particle_filter(reasoning, 2, generators(0, 1))
+    state, log_weights = run.last.state, run.last.log_weights[0]
+    assert state.paths.text(0) == ("a \\boxed{5}" if answered else "a \\boxed{5")
+    assert state.finished.tolist() == [answered] * 2
+    assert state.paths.truncated.tolist() == [not answered] * 2
+    assert log_weights.tolist() == [2.0 if answered else -torch.inf] * 2
+    assert len(prm.read) == (2 if answered else 0), "what was cut short is not read"
