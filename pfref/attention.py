@@ -26,6 +26,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .errors import UserError
+
 if TYPE_CHECKING:
     from .cache import RaggedCache
 
@@ -55,6 +57,10 @@ def attend(
     if cache is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **others
+        )
+    if others.get("s_aux") is not None:
+        raise UserError(
+            "a model with attention sinks is not supported by pfref's cache"
         )
     rows, heads, width, size = query.shape
     key_heads, group = key.shape[1], heads // key.shape[1]

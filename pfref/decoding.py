@@ -40,6 +40,8 @@ class Decoder:
     last           the last token                        room      tokens that are left
     written        (S, C) this step's tokens             matched   of the delimiter
     points         (S, AHEAD) uniforms                   going     is it still writing?
+    ended          by an end token?                      log_ratio of this step
+    cut            without room for another token, or beyond the step's limit
     """
 
     def __init__(
@@ -97,6 +99,8 @@ class Decoder:
         ]
         wanted: dict[int, list[int]] = {}
         for row in rows:
+            if self.slot_of[parents[row]] == NOBODY:
+                raise ValueError(f"row {row} has ended, and cannot be extended")
             wanted.setdefault(self.slot_of[parents[row]], []).append(row)
         for row in members:
             self.leave(row)

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from .attention import NAME
 from .cache import RaggedCache
-from .decoding import Decoder
+from .decoding import AHEAD, Decoder
 from .errors import UserError
 from .hardware import best_device
 from .loading import context_of, load_tokenizer, load_weights, locate
@@ -69,7 +69,7 @@ class Proposal:
 class LanguageModel:
     """A causal language model as a stepwise proposal: `LanguageModel.load(name)`.
 
-    look   tokens between two looks of the host at the rows, 1 on a CPU
+    look   tokens between two looks of the host at the rows, a divisor of 64; 1 on a CPU
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class LanguageModel:
         """Row r becomes a copy of row ancestors[r], (R,); slots follow when a step
         begins.
 
-        Rows of a population that is in the middle of its step stay as they are.
+        In a population that is in the middle of its step, each row is its own ancestor.
         """
         paths.fork(ancestors)
 
@@ -186,6 +186,8 @@ class LanguageModel:
         """
         decoder: Decoder = paths.work
         particles = paths.shape[1]
+        if AHEAD % self.look:
+            raise ValueError(f"look is a divisor of {AHEAD}, not {self.look}")
         wanted = active.nonzero()[:, 0].tolist()
         fresh = [row for row in wanted if row // particles not in decoder.steps]
         if fresh:

@@ -122,7 +122,7 @@ class Reasoning(FeynmanKac[Thoughts]):
         none = torch.zeros(paths.rows, dtype=torch.bool)
         everyone = torch.ones(paths.shape, dtype=torch.bool)
         ready = torch.zeros(paths.shape[0], dtype=torch.bool)
-        state = Thoughts(paths, judgement, certain, certain, none, none, ready)
+        state = Thoughts(paths, judgement, certain, certain, none, none.clone(), ready)
         return self.mutate(state, 1, everyone, generators)
 
     @torch.inference_mode()

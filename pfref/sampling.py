@@ -40,7 +40,7 @@ def pick(weights: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where each point falls among weights (B, K): its place, the point within it, the
     sum.
 
-    points (B,) in [0, 1). A place of weight 0 is never picked.
+    points (B,) in [0, 1]. A place of weight 0 is never picked.
     """
     sums = weights.cumsum(-1, dtype=torch.float64)
     total = sums[:, -1]
@@ -54,9 +54,7 @@ def pick(weights: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def chunk_size(vocabulary: int) -> int:
-    """The largest divisor up to CHUNK, so that nothing is padded, or else half of
-    CHUNK.
-    """
+    """The largest divisor above CHUNK / 8, so that nothing is padded, or CHUNK / 2."""
     if vocabulary <= CHUNK:
         return vocabulary
     divisors = (d for d in range(CHUNK, CHUNK // 8, -1) if vocabulary % d == 0)

@@ -98,7 +98,8 @@ class ParticleFilter(Iterator[Step[State]]):
        proportion to the weights and give every particle the population's mean weight.
 
     A population ends when none of its particles is active. It is not resampled after
-    its last step, so the result is a weighted population. The mean weight estimates Z_t
+    its last step, so the result is a weighted population (unless a resampling left no
+    active particle, which ends it too). The mean weight estimates Z_t
     without bias at every t.
 
     model        what to run                      resample   a scheme of `resampling`

@@ -836,3 +836,19 @@ def test_a_real_model_step_by_step() -> None:
         texts = paths.texts[row]
         assert not any("\n\n" in text.strip() for text in texts)
         assert all("\n\n" in text.lstrip() for text in texts[:-1])
+
+
+def test_what_cannot_be_extended_is_refused(small: LanguageModel) -> None:
+    proposal, everyone = Proposal(max_tokens=3), torch.ones(4, dtype=torch.bool)
+    paths = small.start([small.prompt(LEVELS[1][0])] * 2, 2, proposal)
+    while not (paths.ended | paths.truncated).all():
+        active = ~(paths.ended | paths.truncated)
+        small.extend(paths, active, generators(0, 2))
+    with pytest.raises(ValueError, match="row 0 has ended"):
+        small.extend(paths, everyone, generators(0, 2))
+    small.look = 5
+    try:
+        with pytest.raises(ValueError, match="look is a divisor of 64, not 5"):
+            small.extend(paths, everyone, generators(0, 2))
+    finally:
+        small.look = 1

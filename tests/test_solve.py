@@ -15,6 +15,7 @@ from pfref.prm import AGGREGATIONS
 from pfref.randomness import generators
 from pfref.reasoning import Reasoning, odds, score, telescoping
 from pfref.smc import particle_filter
+from pfref.weights import normalise
 from tests.enumerable import PROBLEM, PROPOSAL, world
 
 TEXTS = [p.problem for p in load_set("minimath500")[:8]]
@@ -402,3 +403,13 @@ def test_bad_proposals() -> None:
 def test_answers() -> None:
     assert boxed("so \\boxed{\\frac{1}{2}}.") == "\\frac{1}{2}"
     assert boxed("\\boxed{1} and \\boxed{2") == "1" and boxed("no box") is None
+
+
+def test_a_trace_ends_with_the_final_particles() -> None:
+    """Also where the last resampling leaves no active particle a child."""
+    lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
+    for text in [p.problem for p in load_set("minimath500")[156:163:6]]:
+        found = solve(text, lm, prm, 16)
+        weights = torch.tensor([p.weight for p in found.particles], dtype=torch.float64)
+        assert torch.allclose(normalise(found.trace.log_weights[-1]), weights)
+        assert not found.trace.active[-1].any()
