@@ -220,7 +220,7 @@ def refuse_layers(config: Any, place: str) -> None:
         raise UserError(
             f"{place} has layers of kind {', '.join(sorted(others))}, and pfref runs "
             "full_attention and sliding_attention only; such a model can be served and "
-            "used through a server, which pfref does not do yet"
+            "used through the server backend, which is to come"
         )
     if "longrope" in rope_types(text):
         raise UserError(
