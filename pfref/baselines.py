@@ -8,13 +8,12 @@ share one code path.
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from .answers import boxed, vote
+from .answers import boxed
 from .lm import LanguageModel, Proposal
 from .prm import RewardModel
 from .randomness import generator
-from .solver import Solution, in_batches, solve
+from .solution import Solution, choose
+from .solver import in_batches, solve
 
 
 def greedy(
@@ -63,22 +62,21 @@ def best_of(solution: Solution) -> str | None:
     """The answer that the reward model scores highest: of independent samples,
     best-of-N (Cobbe et al. 2021).
     """
-    finished = [p for p in solution.particles if p.finished]
-    return max(finished, key=lambda p: p.reward).answer if finished else None
+    return answer_by("argmax", solution)
 
 
 def weighted_best_of(solution: Solution) -> str | None:
     """The answer with the largest sum of scores r (Li et al. 2023)."""
-    finished = [p for p in solution.particles if p.finished]
-    scores = torch.sigmoid(
-        torch.tensor([p.reward for p in finished], dtype=torch.float64)
-    ).tolist()
-    return next(iter(vote([p.answer for p in finished], scores)), None)
+    return answer_by("weighted", solution)
 
 
 def majority(solution: Solution) -> str | None:
     """Self-consistency: the commonest answer, without the reward model (Wang et al.
     2023).
     """
-    finished = [p for p in solution.particles if p.finished]
-    return next(iter(vote([p.answer for p in finished], [1.0] * len(finished))), None)
+    return answer_by("majority", solution)
+
+
+def answer_by(choice: str, solution: Solution) -> str | None:
+    chosen = choose(choice, solution.particles)
+    return chosen.answer if chosen else None

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from .cache import RaggedCache
 from .errors import UserError
 from .randomness import uniforms
-from .sampling import log_ratio, sample
+from .sampling import log_ratio, weigh_and_sample
 from .stepping import BLANK
 
 AHEAD = 64  # tokens for which a population draws its uniforms together
@@ -25,12 +25,15 @@ NOBODY = -1  # sits in a slot that is free
 
 @dataclass(frozen=True)
 class Written:
-    """A row's step: its tokens, how it ended, and log target / proposal of them."""
+    """A row's step: its tokens, how it ended, log target / proposal of them, and their
+    log probability under the proposal.
+    """
 
     tokens: list[int]
     ended: bool
     truncated: bool
     log_ratio: float
+    log_p: float
 
 
 class Decoder:
@@ -41,6 +44,7 @@ class Decoder:
     written        (S, C) this step's tokens             matched   of the delimiter
     points         (S, AHEAD) uniforms                   going     is it still writing?
     ended          by an end token?                      log_ratio of this step
+    orders         (S, L) tokens that a step must have   log_p     of this step
     cut            without room for another token, or beyond the step's limit
     """
 
@@ -68,7 +72,9 @@ class Decoder:
         self.matched = count.clone()
         self.going, self.ended, self.cut, self.broken = (count.bool() for _ in range(4))
         self.log_ratio = torch.zeros(slots, dtype=torch.float64, device=device)
+        self.log_p = self.log_ratio.clone()
         self.points = self.log_ratio.new_zeros(slots, AHEAD)
+        self.orders = count.new_full((slots, 0), NOBODY)
         self.written = count.new_zeros(slots, AHEAD)
         exact = torch.promote_types(logits.dtype, torch.float32)
         self.scratch = torch.empty_like(logits, dtype=exact)
@@ -85,18 +91,20 @@ class Decoder:
         return len(self.writing)
 
     def begin(
-        self, rows: Sequence[int], parents: Sequence[int], sources: Sequence[Generator]
+        self,
+        rows: Sequence[int],
+        parents: Sequence[int],
+        sources: Sequence[Generator],
+        orders: dict[int, Sequence[int]],
     ) -> None:
-        """`rows` of some populations begin a step, each a copy of the row parents[row].
+        """`rows` of some populations begin a step, each a copy of the row parents[row],
+        and those in `orders` take the tokens given there while their step lasts.
 
         The other rows of these populations leave their slots.
         """
         populations = sorted({row // self.particles for row in rows})
-        members = [
-            row
-            for p in populations
-            for row in range(p * self.particles, (p + 1) * self.particles)
-        ]
+        n = self.particles
+        members = [row for p in populations for row in range(p * n, (p + 1) * n)]
         wanted: dict[int, list[int]] = {}
         for row in rows:
             if self.slot_of[parents[row]] == NOBODY:
@@ -104,8 +112,8 @@ class Decoder:
             wanted.setdefault(self.slot_of[parents[row]], []).append(row)
         for row in members:
             self.leave(row)
-        free = [slot for slot, row in enumerate(self.row_of) if row == NOBODY]
-        spare = [slot for slot in free if slot not in wanted]
+        free = {slot for slot, row in enumerate(self.row_of) if row == NOBODY}
+        spare = sorted(free - set(wanted))
         new, old = [], []
         for slot, heirs in wanted.items():  # the first heir stays where its parent was
             for k, row in enumerate(heirs):
@@ -117,13 +125,19 @@ class Decoder:
         self.copy(new, old)
         self.steps.update(dict.fromkeys(populations, 0))
         self.to_front(set(self.writing) | set(rows))
-        fresh = torch.tensor(
-            [self.slot_of[row] for row in rows], device=self.going.device
-        )
+        slots = [self.slot_of[row] for row in rows]
+        fresh = torch.tensor(slots, device=self.going.device)
         self.going[fresh] = True
         self.matched[fresh] = BLANK
         self.taken[fresh] = 0
-        self.log_ratio[fresh] = 0.0
+        self.log_ratio[fresh], self.log_p[fresh] = 0.0, 0.0
+        self.orders[fresh] = NOBODY
+        for row, tokens in orders.items():
+            missing = len(tokens) - self.orders.shape[1]
+            if missing > 0:
+                self.orders = nn.functional.pad(self.orders, (0, missing), value=NOBODY)
+            given = torch.tensor(list(tokens), device=self.orders.device)
+            self.orders[self.slot_of[row], : len(tokens)] = given
         self.draw(populations, sources)
 
     def seat(self, row: int, slot: int) -> None:
@@ -167,7 +181,7 @@ class Decoder:
         to, source = torch.tensor([list(new), list(old)], device=self.going.device)
         for name in (
             *("logits", "room", "last", "taken", "matched", "going", "ended", "cut"),
-            *("log_ratio", "points", "written"),
+            *("log_ratio", "log_p", "points", "written", "orders"),
         ):
             tensor = getattr(self, name)
             tensor[to] = tensor[source]
@@ -194,9 +208,16 @@ class Decoder:
         w, p = self.width, self.proposal
         going, taken = self.going[:w], self.taken[:w]
         point = self.points[:w].gather(1, (taken % AHEAD)[:, None])[:, 0]
-        drawn = sample(self.logits[:w], p.temperature, point, self.scratch[:w])
+        weights = self.scratch[:w]
+        drawn, total = weigh_and_sample(self.logits[:w], p.temperature, point, weights)
         self.broken[:w] |= going & (drawn < 0)
+        if length := self.orders.shape[1]:
+            place = taken.clamp(max=length - 1)[:, None]
+            order = self.orders[:w].gather(1, place)[:, 0]
+            drawn = torch.where((order >= 0) & (taken < length), order, drawn)
         token = torch.where(going, drawn.clamp(min=0), self.last[:w])
+        share = weights.gather(1, token[:, None])[:, 0].double() / total
+        self.log_p[:w] += torch.where(going, share.log(), 0.0)
         if p.target_temperature is not None:
             price = log_ratio(
                 self.logits[:w], token, p.temperature, p.target_temperature
@@ -263,18 +284,16 @@ class Decoder:
         """The step that `rows` have written. Those that ended leave their slots."""
         index = [self.slot_of[row] for row in rows]
         slots = torch.tensor(index, device=self.going.device)
-        state = torch.stack([self.taken[slots], self.ended[slots], self.cut[slots]])
-        taken, ended, cut = state.tolist()
-        tokens = self.written[slots][:, : max(taken)].tolist()
-        ratios = [0.0] * len(rows)
-        if self.proposal.target_temperature is not None:
-            ratios = self.log_ratio[slots].tolist()
+        names = ("taken", "ended", "cut", "log_ratio", "log_p")
+        state = torch.stack([getattr(self, name)[slots].double() for name in names])
+        taken, ended, cut, ratios, log_p = state.tolist()
+        tokens = self.written[slots][:, : int(max(taken))].tolist()
         for row, end, short in zip(rows, ended, cut, strict=True):
             if end or short:
                 self.leave(row)
         return [
-            Written(step[:length], bool(end), bool(short), ratio)
-            for step, length, end, short, ratio in zip(
-                tokens, taken, ended, cut, ratios, strict=True
+            Written(step[: int(length)], bool(end), bool(short), ratio, log)
+            for step, length, end, short, ratio, log in zip(
+                tokens, taken, ended, cut, ratios, log_p, strict=True
             )
         ]

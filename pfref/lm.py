@@ -6,9 +6,7 @@ Steps are kept as tokens. A prompt is read once per problem; from then on each t
 a particle is fed once, on slots that `decoding` keeps.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,47 +21,12 @@ from .hardware import best_device
 from .loading import context_of, load_tokenizer, load_weights, locate
 from .paths import Paths
 from .prompts import chat_ids, end_tokens
+from .settings import Proposal as Proposal
 from .stepping import match_table
 
 LOOK = {"cpu": 1}  # tokens between two looks of the host: on a CPU a look is free
 ELSEWHERE = 8
 SPARE = 0.25  # elsewhere, the share of slots that may be through before rows are moved
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """How steps are proposed. A particle cut by a limit is *truncated*, and ruled
-    out.
-    """
-
-    temperature: float = 0.8  # 0 takes the likeliest token
-    target_temperature: float | None = None  # of the target; None: the same
-    delimiter: str = "\n\n"
-    step_tokens: int | None = None  # steps of so many tokens instead of the delimiter
-    max_step_tokens: int = 1024
-    max_tokens: int = 2048  # generated tokens a particle
-    max_steps: int = 40
-
-    def __post_init__(self) -> None:
-        target = 1.0 if self.target_temperature is None else self.target_temperature
-        if not 0 <= self.temperature < math.inf or not 0 < target < math.inf:
-            raise UserError(
-                "a temperature is a number that is not negative, and the target's is "
-                f"positive: not {self.temperature} and {self.target_temperature}"
-            )
-        if self.temperature == 0 and self.target_temperature is not None:
-            raise UserError(
-                "temperature 0 proposes one sequence only and cannot be weighed "
-                "against another temperature"
-            )
-        limits = (self.max_step_tokens, self.max_tokens, self.max_steps)
-        if min(*limits, 1 if self.step_tokens is None else self.step_tokens) < 1:
-            raise UserError("limits on tokens and steps are at least 1")
-        if not self.delimiter:
-            raise UserError(
-                "the step delimiter is empty; give text that ends a step, such as a "
-                "blank line"
-            )
 
 
 class LanguageModel:
@@ -176,13 +139,18 @@ class LanguageModel:
 
     @torch.inference_mode()
     def extend(
-        self, paths: Paths, active: Tensor, sources: Sequence[Generator]
+        self,
+        paths: Paths,
+        active: Tensor,
+        sources: Sequence[Generator],
+        forced: dict[int, Sequence[int]] | None = None,
     ) -> Tensor:
         """Let `active` rows, (R,), write until some populations have completed their
         step.
 
         Returns these populations, (P,). The others go on where they are at the next
-        call; a population without an active row is left alone.
+        call; a population without an active row is left alone. A row in `forced` writes
+        the tokens of the whole solution that is given there, instead of its own.
         """
         decoder: Decoder = paths.work
         particles = paths.shape[1]
@@ -191,7 +159,12 @@ class LanguageModel:
         wanted = active.nonzero()[:, 0].tolist()
         fresh = [row for row in wanted if row // particles not in decoder.steps]
         if fresh:
-            decoder.begin(fresh, paths.parents, sources)
+            orders = {
+                row: forced[row][len(paths.tokens[row]) :]
+                for row in fresh
+                if forced and row in forced
+            }
+            decoder.begin(fresh, paths.parents, sources, orders)
         ready: list[int] = []
         while decoder.steps and not ready:
             for _ in range(self.look):
@@ -212,6 +185,9 @@ class LanguageModel:
                 [step.log_ratio for step in steps], dtype=torch.float64
             )
             paths.log_ratio[rows] = ratios
+            paths.log_p[rows] += torch.tensor(
+                [step.log_p for step in steps], dtype=torch.float64
+            )
             paths.append(rows, [step.tokens for step in steps], self.tokenizer)
         return done
 

@@ -29,6 +29,7 @@ class Paths:
     truncated: Tensor  # (R,) bool, cut by a limit
     spoke: Tensor  # (R,) bool, the last step added text
     log_ratio: Tensor  # (R,) float64, log target / proposal of the last step
+    log_p: Tensor  # (R,) float64, log probability of all tokens under the proposal
     generated: Tensor  # (P,) tokens generated, dead branches too
     parents: list[int]  # (R,) the row of the last step that each row continues
     work: Any = None  # what the policy keeps for itself
@@ -46,6 +47,7 @@ class Paths:
             truncated=none.clone(),
             spoke=none.clone(),
             log_ratio=torch.zeros(rows, dtype=torch.float64),
+            log_p=torch.zeros(rows, dtype=torch.float64),
             generated=torch.zeros(populations, dtype=torch.long),
             parents=list(range(rows)),
         )
@@ -63,7 +65,7 @@ class Paths:
         for name in ("tokens", "ends", "texts", "parents"):
             old = getattr(self, name)
             setattr(self, name, [old[row] for row in chosen])
-        for name in ("ended", "truncated", "spoke", "log_ratio"):
+        for name in ("ended", "truncated", "spoke", "log_ratio", "log_p"):
             setattr(self, name, getattr(self, name)[ancestors])
 
     def append(

@@ -27,6 +27,18 @@ def generators(seed: int, populations: int) -> list[Generator]:
     return [generator(seed, population) for population in range(populations)]
 
 
+def split(sources: Sequence[Generator], copies: int) -> list[Generator]:
+    """Generators of `copies` populations for each of Q problems, a problem's next to
+    one another, each seeded by a draw from the problem's. One copy is the source.
+    """
+    if copies == 1:
+        return list(sources)
+    seeds = [
+        torch.randint(2**62, (copies,), generator=source).tolist() for source in sources
+    ]
+    return [generator(seed) for own in seeds for seed in own]
+
+
 def uniforms(sources: Sequence[Generator], *shape: int) -> Tensor:
     """Uniform numbers in [0, 1), float64, of shape (P, *shape): row p comes from
     generator p.

@@ -9,6 +9,7 @@ r_t = sigmoid(z_t) is the reward model's score of the prefix x_1:t. A temperatur
 divides every log potential.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,13 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from .answers import boxed
 from .errors import UserError
 from .lm import LanguageModel, Proposal
 from .paths import Paths
-from .prm import AGGREGATIONS, Judgement, RewardModel
+from .prm import Judgement, RewardModel
+from .settings import Settings
 from .smc import FeynmanKac
+from .study.tasks import TASKS, Task
 
 Potential = Callable[
     [Tensor, Tensor], Tensor
@@ -60,19 +62,26 @@ class Thoughts:
     z: Tensor  # (R,) log-odds of each prefix now; +inf before the first score
     before: Tensor  # (R,) and one score ago
     weighed: Tensor  # (R,) bool, has the last step a score of its own?
+    log_g: Tensor  # (R,) log potential of the last step at tau = 1
+    total: Tensor  # (R,) and the sum over all steps
     finished: Tensor  # (R,) bool, by an end token, or by a complete \\boxed{}
     ready: Tensor  # (P,) bool, populations that have just completed a step
 
 
 class Reasoning(FeynmanKac[Thoughts]):
-    """The Feynman-Kac model of P problems under a language model and a reward model.
+    """The Feynman-Kac model of problems under a language model and a reward model.
+
+    Several populations may work on one problem: with P generators, population p has
+    problem p // (P / problems), and its prompt is read once.
 
     potential    `odds`, `score` or `telescoping`
-    tau          divides the log potentials, above 0
+    tau          divides the log potentials, above 0; `at` gives each population its own
     aggregation  how step scores make a prefix's: `last`, `min`, `prod`, or `model`,
                  which reads the whole partial solution as one block
     finished     `absorbed`: a finished particle has G = 1 from then on; `reweighted`:
                  it is weighed at every step of its population, as in the paper's code
+
+    task         when a solution is complete, and what its answer is
 
     A particle cut by a limit of `proposal` before it finished is ruled out: G = 0. A
     step that adds no text, such as an end token alone, is not weighed.
@@ -89,51 +98,86 @@ class Reasoning(FeynmanKac[Thoughts]):
         finished: str = "absorbed",
         system: str | None = None,
         aggregation: str = "last",
+        task: Task | None = None,
     ) -> None:
-        for name, value, known in (
-            ("potential", potential, POTENTIALS),
-            ("aggregation", aggregation, AGGREGATIONS),
-        ):
-            if value not in known:
-                raise UserError(
-                    f"there is no {name} {value!r}; choose one of {', '.join(known)}"
-                )
-        if finished not in ("absorbed", "reweighted"):
-            raise UserError(
-                f"finished particles are 'absorbed' or 'reweighted', not {finished!r}"
-            )
-        if not 0 < tau < float("inf"):
-            raise UserError(f"the potential's temperature must be positive, not {tau}")
+        # Raises UserError for a name or a number that cannot be.
+        Settings(
+            potential=potential, aggregation=aggregation, finished=finished, tau=tau
+        )
         if not problems:
             raise UserError("there is no problem to solve")
         self.lm, self.prm, self.problems = lm, prm, list(problems)
         self.proposal, self.aggregation = proposal or Proposal(), aggregation
-        self.potential, self.tau = POTENTIALS[potential], tau
+        self.potential = POTENTIALS[potential]
+        self.tau = torch.tensor([tau], dtype=torch.float64)  # (1,) or (P,)
+        self.task = task or TASKS["boxed"]
         self.reweighted = finished == "reweighted"
         self.prompts = [lm.prompt(problem, system) for problem in self.problems]
         for problem in self.problems:
             prm.prompt(problem)  # raises now, not after other problems were solved
 
-    def start(self, particles: int, generators: Sequence[Generator]) -> Thoughts:
+    def at(self, taus: Sequence[float]) -> "Reasoning":
+        """The same with another tau for each population."""
+        other = copy.copy(self)
+        other.tau = torch.tensor(taus, dtype=torch.float64)
+        return other
+
+    def proposing(self, proposal: Proposal) -> "Reasoning":
+        """The same with other proposals."""
+        other = copy.copy(self)
+        other.proposal = proposal
+        return other
+
+    def only(self, numbers: Sequence[int]) -> "Reasoning":
+        """The same for some of its problems."""
+        other = copy.copy(self)
+        other.problems = [self.problems[k] for k in numbers]
+        other.prompts = [self.prompts[k] for k in numbers]
+        return other
+
+    def start(
+        self,
+        particles: int,
+        generators: Sequence[Generator],
+        pinned: Sequence[Sequence[int]] | None = None,
+    ) -> Thoughts:
         """Read the prompts, then take the first step."""
-        paths = self.lm.start(self.prompts, particles, self.proposal)
-        judgement = self.prm.start(self.problems, particles)
+        copies = len(generators) // len(self.problems)
+        paths = self.lm.start(self.prompts, particles, self.proposal, copies)
+        judgement = self.prm.start(self.problems, particles * copies)
         certain = torch.full((paths.rows,), torch.inf, dtype=torch.float64)
-        none = torch.zeros(paths.rows, dtype=torch.bool)
-        everyone = torch.ones(paths.shape, dtype=torch.bool)
+        none = torch.zeros_like(certain, dtype=torch.bool)
         ready = torch.zeros(paths.shape[0], dtype=torch.bool)
-        state = Thoughts(paths, judgement, certain, certain, none, none.clone(), ready)
-        return self.mutate(state, 1, everyone, generators)
+        zero = torch.zeros_like(certain)
+        state = Thoughts(
+            paths=paths,
+            judgement=judgement,
+            z=certain,
+            before=certain,
+            weighed=none,
+            log_g=zero,
+            total=zero,
+            finished=none.clone(),
+            ready=ready,
+        )
+        everyone = torch.ones(paths.shape, dtype=torch.bool)
+        return self.mutate(state, 1, everyone, generators, pinned)
 
     @torch.inference_mode()
     def mutate(
-        self, state: Thoughts, t: int, active: Tensor, generators: Sequence[Generator]
+        self,
+        state: Thoughts,
+        t: int,
+        active: Tensor,
+        generators: Sequence[Generator],
+        pinned: Sequence[Sequence[int]] | None = None,
     ) -> Thoughts:
         """Steps by the language model, until some populations have completed theirs,
-        and scores of these by the reward model.
+        and scores of these by the reward model. A pinned path is given by its tokens.
         """
         p = state.paths
-        state.ready = self.lm.extend(p, active.flatten(), generators)
+        held = {k * p.shape[1]: path for k, path in enumerate(pinned or ())}
+        state.ready = self.lm.extend(p, active.flatten(), generators, held)
         moved = (active & state.ready[:, None]).flatten()
         for row in moved.nonzero()[:, 0].tolist():
             if p.ended[row] or (p.spoke[row] and self.answered(p, row)):
@@ -150,24 +194,27 @@ class Reasoning(FeynmanKac[Thoughts]):
         state.weighed = torch.where(ready, read, state.weighed)
         state.before = torch.where(ready, state.z, state.before)
         state.z = torch.where(read, z, state.z)
+        weighed = state.weighed | (state.finished if self.reweighted else False)
+        log_g = torch.where(weighed, self.potential(state.z, state.before), 0.0)
+        # Beyond the reward model's context, and not -inf + inf.
+        state.log_g = torch.where(state.z == -torch.inf, -torch.inf, log_g)
+        state.total = torch.where(ready, state.total + state.log_g, state.total)
         return state
 
     def answered(self, paths: Paths, row: int) -> bool:
         """Is there an answer in the row's text, and is it whole?"""
         whole = self.proposal.step_tokens is None or "}" in paths.texts[row][-1]
-        return whole and boxed(paths.text(row)) is not None
+        return whole and self.task.done(paths.text(row))
 
     def ready(self, state: Thoughts, t: int) -> Tensor:
         return state.ready
 
     def log_potential(self, state: Thoughts, t: int) -> Tensor:
         p = state.paths
-        weighed = state.weighed | (state.finished if self.reweighted else False)
-        log_g = self.potential(state.z, state.before) / self.tau
-        log_g = torch.where(weighed, log_g, 0.0)
-        # Beyond the reward model's context, and not -inf + inf.
-        log_g = torch.where(state.z == -torch.inf, -torch.inf, log_g) + p.log_ratio
-        return torch.where(p.truncated, -torch.inf, log_g).view(p.shape)
+        log_g = state.log_g.view(p.shape) / self.tau[:, None] + p.log_ratio.view(
+            p.shape
+        )
+        return torch.where(p.truncated.view(p.shape), -torch.inf, log_g)
 
     def finished(self, state: Thoughts, t: int) -> Tensor:
         return (state.finished | state.paths.truncated).view(state.paths.shape)
@@ -179,6 +226,10 @@ class Reasoning(FeynmanKac[Thoughts]):
         rows = (ancestors + first).flatten()
         self.lm.fork(state.paths, rows)
         self.prm.fork(state.judgement, rows)
-        for name in ("z", "before", "weighed", "finished"):
+        for name in ("z", "before", "weighed", "log_g", "total", "finished"):
             setattr(state, name, getattr(state, name)[rows])
         return state
+
+    def path(self, state: Thoughts, p: int, n: int) -> tuple[int, ...]:
+        """The tokens of a particle's solution."""
+        return state.paths.tokens[p * state.paths.shape[1] + n]

@@ -17,12 +17,23 @@ def sample(
     last layer: first the chunk of tokens in which the point lies, then the token in it.
     `scratch`, (B, V) in float32 at least, saves a large allocation at every token.
     """
-    if temperature == 0:
-        likeliest, token = logits.max(-1)
-        return token.masked_fill(~likeliest.isfinite(), BROKEN)
     if scratch is None:
         exact = torch.promote_types(logits.dtype, torch.float32)
         scratch = torch.empty_like(logits, dtype=exact)
+    return weigh_and_sample(logits, temperature, points, scratch)[0]
+
+
+def weigh_and_sample(
+    logits: Tensor, temperature: float, points: Tensor, scratch: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `sample`, and the sum (B,) of the tokens' weights, which `scratch` then holds.
+
+    At temperature 0 the likeliest token has all the weight.
+    """
+    if temperature == 0:
+        likeliest, token = logits.max(-1)
+        scratch.fill_(1.0)
+        return token.masked_fill(~likeliest.isfinite(), BROKEN), scratch[:, 0].double()
     weights = scratch.copy_(logits).div_(temperature)
     weights.sub_(weights.amax(-1, keepdim=True)).exp_()
     size = chunk_size(logits.shape[1])
@@ -33,7 +44,7 @@ def sample(
     chunk, point, total = pick(chunks.sum(-1), points)
     index = chunk[:, None, None].expand(-1, 1, size)
     token, _, _ = pick(chunks.gather(1, index)[:, 0], point)
-    return (chunk * size + token).masked_fill(~total.isfinite(), BROKEN)
+    return (chunk * size + token).masked_fill(~total.isfinite(), BROKEN), total
 
 
 def pick(weights: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,24 +10,31 @@ particles at once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Generator, Tensor
 
 from .errors import UserError
 from .randomness import uniforms
-from .resampling import Scheme, systematic
+from .resampling import Scheme, multinomial, systematic
 from .weights import effective_sample_size, log_mean_exp, normalise
 
 State = TypeVar("State")
+# (log weights (P, N), steps that each population has taken (P,)) -> log v (P, N): what
+# ancestors are drawn in proportion to.
+Priority = Callable[[Tensor, Tensor], Tensor]
 
 
 class FeynmanKac(ABC, Generic[State]):
     """A model that the particle filter can run. P is the number of generators, one for
     each population.
+
+    A model that can hold a path fast takes the argument `pinned`, P paths, in `start`
+    and `mutate`: particle 0 of population p then takes the steps of pinned[p] instead
+    of its own.
     """
 
     @abstractmethod
@@ -67,6 +74,21 @@ class FeynmanKac(ABC, Generic[State]):
         population = torch.arange(len(ancestors), device=ancestors.device)[:, None]
         return state[population, ancestors]  # type: ignore[index]
 
+    def path(self, state: State, p: int, n: int) -> Any:
+        """x_1:t of particle n of population p, as `pinned` takes it.
+
+        None, as here, if a state does not hold its past: `ParticleFilter.path` then
+        collects it from the filter's steps.
+        """
+        return None
+
+    def log_future(self, state: State, t: int, pinned: Sequence[Any]) -> Tensor | None:
+        """(P, N): log density of each pinned path's steps after t, and of its
+        potentials there, if each particle came before them; up to a constant. None, as
+        here, if that is unknown. For ancestor sampling.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class Step(Generic[State]):
@@ -105,6 +127,15 @@ class ParticleFilter(Iterator[Step[State]]):
     model        what to run                      resample   a scheme of `resampling`
     particles    N, at least 1                    threshold  0 never resamples, 1 always
     generators   P of them, one a population; the only source of randomness
+    priority     log weights -> log v: ancestors are drawn in proportion to v, and each
+                 keeps the weight w / v times the mean of v, so that all estimates stay
+                 unbiased (Liu 2001, section 3.4); None: v = w
+    pinned       P paths, one a population: conditional SMC (Andrieu et al. 2010).
+                 Particle 0 is the path and its own parent, weighed by its prefix as the
+                 others are; the others' parents are N - 1 independent draws
+    joining      with `pinned`: draw particle 0's parent too, in proportion to its
+                 weight times the model's `log_future` (ancestor sampling, Lindsten et
+                 al. 2014)
     """
 
     def __init__(
@@ -114,6 +145,9 @@ class ParticleFilter(Iterator[Step[State]]):
         generators: Sequence[Generator],
         resample: Scheme = systematic,
         threshold: float = 0.5,
+        priority: Priority | None = None,
+        pinned: Sequence[Any] | None = None,
+        joining: bool = False,
     ) -> None:
         if particles < 1:
             raise UserError(
@@ -126,12 +160,17 @@ class ParticleFilter(Iterator[Step[State]]):
             )
         self.model, self.particles, self.generators = model, particles, list(generators)
         self.resample, self.threshold = resample, threshold
+        self.priority = priority or (lambda log_weights, taken: log_weights)
+        self.pinned, self.joining = pinned, joining
+        # Only models that know of it are asked to hold a path.
+        self.held = {} if pinned is None else {"pinned": pinned}
         self.steps: list[Step[State]] = []
+        self.taken = torch.zeros(len(self.generators), dtype=torch.long)  # steps
 
     def __next__(self) -> Step[State]:
         t = len(self.steps) + 1
         if t == 1:
-            state = self.model.start(self.particles, self.generators)
+            state = self.model.start(self.particles, self.generators, **self.held)
             active = torch.ones(len(self.generators), self.particles, dtype=torch.bool)
             log_weights = torch.zeros(active.shape, dtype=torch.float64)
         else:
@@ -142,11 +181,8 @@ class ParticleFilter(Iterator[Step[State]]):
             if last.resampled.any():
                 state = self.model.fork(state, last.ancestors)
                 active = active.gather(1, last.ancestors)
-                # log mean w is the estimate so far: carried on, it stays one of Z.
-                log_weights = torch.where(
-                    last.resampled[:, None], last.log_evidence[:, None], log_weights
-                )
-            state = self.model.mutate(state, t, active, self.generators)
+                log_weights = self.inherited(last)
+            state = self.model.mutate(state, t, active, self.generators, **self.held)
         stepped = active.any(1)  # a population that has ended is weighed no more
         if (ready := self.model.ready(state, t)) is not None:
             stepped &= ready.cpu()
@@ -162,6 +198,7 @@ class ParticleFilter(Iterator[Step[State]]):
         active = active.any(1, keepdim=True) & torch.where(
             stepped[:, None], goes_on, active
         )
+        self.taken = self.taken + stepped
         step = self.record(t, state, log_weights, active, stepped)
         self.steps.append(step)
         return step
@@ -174,13 +211,41 @@ class ParticleFilter(Iterator[Step[State]]):
         due = stepped & active.any(1) & low & (self.threshold > 0)
         ancestors = torch.arange(self.particles).repeat(len(self.generators), 1)
         if due.any():
-            own = [self.generators[p] for p in due.nonzero()[:, 0].tolist()]
-            points = uniforms(own, self.particles)
-            ancestors[due] = self.resample(normalise(log_weights[due]), points)
+            ancestors[due] = self.draw(t, state, log_weights, due)
         evidence = log_mean_exp(log_weights)
         return Step(
             *(t, state, log_weights, ess, evidence, active, due, ancestors, stepped)
         )
+
+    def draw(self, t: int, state: State, log_weights: Tensor, due: Tensor) -> Tensor:
+        """Ancestors of the populations in `due`, (D, N)."""
+        own = [self.generators[p] for p in due.nonzero()[:, 0].tolist()]
+        points = uniforms(own, self.particles)
+        v = self.priority(log_weights, self.taken)
+        if self.pinned is None:
+            return self.resample(normalise(v[due]), points)
+        # Independent draws for the others: an ordered scheme, with one entry written
+        # over, would not be.
+        ancestors = multinomial(normalise(v[due]), points)
+        future = self.model.log_future(state, t, self.pinned) if self.joining else None
+        if future is None:
+            ancestors[:, 0] = 0
+        else:
+            joint = normalise(log_weights[due] + future[due])
+            ancestors[:, :1] = multinomial(joint, points[:, :1])
+        return ancestors
+
+    def inherited(self, last: Step[State]) -> Tensor:
+        """The log weights with which the children of step `last` begin.
+
+        With v = w that is log mean w, the estimate of Z so far: carried on, it stays
+        one.
+        """
+        w = last.log_weights
+        v = self.priority(w, self.taken)
+        kept = torch.where(w == v, 0.0, w - v).gather(1, last.ancestors)
+        children = kept + log_mean_exp(v)[:, None]
+        return torch.where(last.resampled[:, None], children, w)
 
     def run(self) -> "ParticleFilter[State]":
         """Take all steps that are left."""
@@ -201,6 +266,16 @@ class ParticleFilter(Iterator[Step[State]]):
             lines.append(step.ancestors.gather(1, lines[-1]))
         return torch.stack(lines[::-1])
 
+    def path(self, p: int, n: int) -> Any:
+        """The path of the last step's particle n of population p, which `pinned`
+        takes.
+        """
+        path = self.model.path(self.last.state, p, n)
+        if path is not None:
+            return path
+        line = self.lineage()[:, p, n].tolist()
+        return [step.state[p, k] for step, k in zip(self.steps, line, strict=True)]  # type: ignore[index]
+
 
 def particle_filter(
     model: FeynmanKac[State],
@@ -208,8 +283,11 @@ def particle_filter(
     generators: Sequence[Generator],
     resample: Scheme = systematic,
     threshold: float = 0.5,
+    **options: Any,
 ) -> ParticleFilter[State]:
     """Run a `ParticleFilter` to its end and return it: its `last` step, all its
     `steps`, its `lineage()`.
     """
-    return ParticleFilter(model, particles, generators, resample, threshold).run()
+    return ParticleFilter(
+        model, particles, generators, resample, threshold, **options
+    ).run()

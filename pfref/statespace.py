@@ -18,6 +18,16 @@ from .randomness import normals, uniforms
 from .resampling import inverse_cdf
 from .smc import FeynmanKac
 
+# For each population x_1:T, one entry a step.
+Paths = Sequence[Sequence[Tensor]]
+
+
+def hold(state: Tensor, pinned: Paths | None, t: int) -> Tensor:
+    """Particle 0 of every population is where its pinned path is at step t."""
+    if pinned is not None:
+        state[:, 0] = torch.stack([path[t - 1] for path in pinned])
+    return state
+
 
 @dataclass(frozen=True)
 class Forward:
@@ -48,17 +58,30 @@ class HiddenMarkov(FeynmanKac[Tensor]):
     emission: Tensor  # B, (K, S), rows sum to one
     observations: Tensor  # y_1:T, (T,) symbols
 
-    def start(self, particles: int, generators: Sequence[Generator]) -> Tensor:
-        return inverse_cdf(
-            self.initial.expand(len(generators), -1).contiguous(),
-            uniforms(generators, particles),
-        )
+    def start(
+        self,
+        particles: int,
+        generators: Sequence[Generator],
+        pinned: Paths | None = None,
+    ) -> Tensor:
+        initial = self.initial.expand(len(generators), -1).contiguous()
+        return hold(inverse_cdf(initial, uniforms(generators, particles)), pinned, 1)
 
     def mutate(
-        self, state: Tensor, t: int, active: Tensor, generators: Sequence[Generator]
+        self,
+        state: Tensor,
+        t: int,
+        active: Tensor,
+        generators: Sequence[Generator],
+        pinned: Paths | None = None,
     ) -> Tensor:
         points = uniforms(generators, state.shape[1])
-        return inverse_cdf(self.transition[state], points[..., None])[..., 0]
+        moved = inverse_cdf(self.transition[state], points[..., None])[..., 0]
+        return hold(moved, pinned, t)
+
+    def log_future(self, state: Tensor, t: int, pinned: Paths) -> Tensor:
+        following = torch.stack([path[t] for path in pinned])
+        return self.transition.log()[state, following[:, None]]
 
     def log_potential(self, state: Tensor, t: int) -> Tensor:
         return self.emission.log()[state, self.observations[t - 1]]
@@ -97,19 +120,32 @@ class LinearGaussian(FeynmanKac[Tensor]):
     observation_noise: Tensor  # R, (e, e)
     observations: Tensor  # y_1:T, (T, e)
 
-    def start(self, particles: int, generators: Sequence[Generator]) -> Tensor:
+    def start(
+        self,
+        particles: int,
+        generators: Sequence[Generator],
+        pinned: Paths | None = None,
+    ) -> Tensor:
         noise = normals(generators, particles, len(self.initial_mean))
-        return (
-            self.initial_mean + noise @ torch.linalg.cholesky(self.initial_covariance).T
-        )
+        spread = torch.linalg.cholesky(self.initial_covariance)
+        return hold(self.initial_mean + noise @ spread.T, pinned, 1)
 
     def mutate(
-        self, state: Tensor, t: int, active: Tensor, generators: Sequence[Generator]
+        self,
+        state: Tensor,
+        t: int,
+        active: Tensor,
+        generators: Sequence[Generator],
+        pinned: Paths | None = None,
     ) -> Tensor:
         noise = normals(generators, *state.shape[1:])
-        return (
-            state @ self.transition.T
-            + noise @ torch.linalg.cholesky(self.transition_noise).T
+        spread = torch.linalg.cholesky(self.transition_noise)
+        return hold(state @ self.transition.T + noise @ spread.T, pinned, t)
+
+    def log_future(self, state: Tensor, t: int, pinned: Paths) -> Tensor:
+        following = torch.stack([path[t] for path in pinned])[:, None]
+        return log_gaussian(
+            following - state @ self.transition.T, self.transition_noise
         )
 
     def log_potential(self, state: Tensor, t: int) -> Tensor:

@@ -38,8 +38,8 @@ BREAKS = [
     (
         "caches not forked",
         "lm.py",
-        "decoder.begin(fresh, paths.parents, sources)",
-        "decoder.begin(fresh, range(paths.rows), sources)",
+        "decoder.begin(fresh, paths.parents, sources, orders)",
+        "decoder.begin(fresh, range(paths.rows), sources, orders)",
         "tests/test_exact.py",
     ),
     (

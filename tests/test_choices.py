@@ -44,7 +44,7 @@ def solution(*particles: Particle) -> Solution:
         particles=list(particles),
         votes={},
         log_evidence=0.0,
-        trace=Trace(NOTHING, NOTHING, NOTHING, NOTHING),
+        trace=Trace(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING),
         cost=Cost(0, 0, 0, 1, 0, 0, 0.0),
     )
 

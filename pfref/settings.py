@@ -1,0 +1,173 @@
+"""All that decides a run, in two dataclasses: how steps are proposed, and the rest.
+
+Their fields, with defaults, choices and help, make the command line, the options of
+`solve`, the records and the key by which a run resumes. Imports nothing slow.
+"""
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from .errors import UserError
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A field with its help, and what it may be if that is a closed list."""
+    return field(default=default, metadata=dict(help=help, choices=choices))
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """How steps are proposed. A particle cut by a limit is *truncated*, and ruled
+    out.
+    """
+
+    temperature: float = option(
+        0.8, "of the language model; 0 takes the likeliest token"
+    )
+    target_temperature: float | None = option(
+        None, "of the target, if it is another: weights then pay for the difference"
+    )
+    delimiter: str = option("\n\n", "ends a step")
+    step_tokens: int | None = option(
+        None, "steps of exactly so many tokens instead of the delimiter"
+    )
+    max_step_tokens: int = option(1024, "tokens a step may take")
+    max_tokens: int = option(2048, "generated tokens a solution may take")
+    max_steps: int = option(40, "steps a solution may take")
+
+    def __post_init__(self) -> None:
+        target = 1.0 if self.target_temperature is None else self.target_temperature
+        if not 0 <= self.temperature < math.inf or not 0 < target < math.inf:
+            raise UserError(
+                "a temperature is a number that is not negative, and the target's is "
+                f"positive: not {self.temperature} and {self.target_temperature}"
+            )
+        if self.temperature == 0 and self.target_temperature is not None:
+            raise UserError(
+                "temperature 0 proposes one sequence only and cannot be weighed "
+                "against another temperature"
+            )
+        limits = (self.max_step_tokens, self.max_tokens, self.max_steps)
+        if min(*limits, 1 if self.step_tokens is None else self.step_tokens) < 1:
+            raise UserError("limits on tokens and steps are at least 1")
+        if not self.delimiter:
+            raise UserError(
+                "the step delimiter is empty; give text that ends a step, such as a "
+                "blank line"
+            )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How problems are solved: a method, its budget and its options."""
+
+    method: str = option(
+        "filter",
+        "how solutions are searched or sampled",
+        (
+            *("greedy", "samples", "adaptive", "greedy-search", "beam", "dvts"),
+            *("filter", "gibbs", "tempering"),
+        ),
+    )
+    particles: int = option(
+        16, "N, a problem's budget: samples, beams, or particles of all sweeps"
+    )
+    seed: int = option(0, "the same seed gives the same particles")
+    choose: str | None = option(
+        None,
+        "the answer: most weight, highest reward, most reward, most particles, most "
+        "confidence of the language model, or one draw by weight (default: the "
+        "method's own)",
+        ("vote", "argmax", "weighted", "majority", "confidence", "draw"),
+    )
+    potential: str = option(
+        "odds",
+        "what the reward becomes: r/(1-r), r, or r_t/r_t-1",
+        ("odds", "score", "telescoping"),
+    )
+    tau: float = option(1.0, "divides the log potential")
+    aggregation: str = option(
+        "last",
+        "how step scores make a prefix's score",
+        ("last", "min", "prod", "model"),
+    )
+    finished: str = option(
+        "absorbed",
+        "are finished particles weighed again?",
+        ("absorbed", "reweighted"),
+    )
+    resampling: str = option(
+        "systematic",
+        "scheme",
+        ("multinomial", "stratified", "systematic", "residual"),
+    )
+    threshold: float = option(0.5, "resample when ESS <= threshold * N")
+    anneal: str | None = option(
+        None,
+        "flattens the weights by which particles are resampled: power:0.5, ess:0.5 or "
+        "entropic",
+    )
+    width: int = option(4, "of beam and dvts: N / width survive, or N / width trees")
+    sweeps: int = option(4, "of gibbs and tempering")
+    temperatures: tuple[float, ...] = option(
+        (1.0, 2.0), "of tempering's chains, the first of which is the target's"
+    )
+    system: str | None = option(None, "system prompt for the language model")
+    batch: int = option(128, "particles that share their passes")
+    proposal: Proposal = field(default=Proposal())
+
+    def __post_init__(self) -> None:
+        for name, known in choices(Settings).items():
+            value = getattr(self, name)
+            if known and value is not None and value not in known:
+                raise UserError(
+                    f"{name} is one of {', '.join(known)}, and not {value!r}"
+                )
+        for ok, line in (
+            (
+                self.particles >= 1,
+                f"a population needs at least one particle, not {self.particles}",
+            ),
+            (
+                self.batch >= 1,
+                f"a batch has at least one particle, not {self.batch}",
+            ),
+            (
+                0 < self.tau < math.inf,
+                f"the potential's temperature must be positive, not {self.tau}",
+            ),
+            (
+                0 <= self.threshold <= 1,
+                "the resampling threshold is a share of N between 0 and 1, not "
+                f"{self.threshold}",
+            ),
+            (self.width >= 1, f"a beam's width is at least 1, not {self.width}"),
+            (self.sweeps >= 1, f"there is at least one sweep, not {self.sweeps}"),
+            (
+                len(self.temperatures) >= 1
+                and self.temperatures[0] == 1.0
+                and all(1 <= t < math.inf for t in self.temperatures),
+                "chains have temperatures that begin with 1 and are not below it, not "
+                f"{', '.join(map(str, self.temperatures))}",
+            ),
+        ):
+            if not ok:
+                raise UserError(line)
+
+    def but(self, **changes: Any) -> "Settings":
+        """These settings with some changes. Raises UserError for an unknown name."""
+        known = [f.name for f in fields(self)]
+        for name in changes:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]}?" if near else "see pfref.Settings"
+                raise UserError(f"there is no option {name!r}; {hint}")
+        return replace(self, **changes)
+
+
+def choices(kind: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
+    """For each field of a settings class what it may be; nothing if that is open."""
+    return {f.name: f.metadata.get("choices", ()) for f in fields(kind)}  # type: ignore[arg-type]
