@@ -5,11 +5,13 @@ Imports nothing slow.
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import UserError
+from .options import add_options, escaped
+from .settings import Proposal, Settings
+from .study.arguments import add_study
 
 EXAMPLES = """examples:
   pfref problems -n 3                          problems that the shipped models can read
@@ -35,14 +37,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; `{self.prog} --help` lists what there is")
-
-
-def number(text: str) -> float:
-    """A finite number. `float` would take nan and inf too."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return value
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -80,9 +74,10 @@ def parser() -> Parser:
         '"question" each; or a .csv file with such a column',
     )
     add_models(solve.add_argument_group("models"))
-    add_filter(solve.add_argument_group("particle filter"))
-    add_limits(solve.add_argument_group("proposal"))
+    add_options(solve.add_argument_group("method"), Settings)
+    add_options(solve.add_argument_group("proposal"), Proposal)
     add_output(solve.add_argument_group("run and output"))
+    add_study(commands, layout)
     problems = commands.add_parser("problems", help="print problems of MiniMATH-500")
     problems.add_argument("-n", type=int, default=5, help="how many (default: 5)")
     problems.add_argument(
@@ -110,7 +105,6 @@ def add_models(group: Any) -> None:
         help="a JSON object for --model's chat template, such as "
         "'{\"enable_thinking\": false}' for Qwen3",
     )
-    group.add_argument("--system", help="system prompt for the language model")
     group.add_argument(
         "--prm",
         help="process reward model: a shipped name, folder or hub id; or self, which "
@@ -140,98 +134,7 @@ def add_models(group: Any) -> None:
     )
 
 
-def escaped(text: str) -> str:
-    """A shell has no easy newline: \\n and \\t in the argument stand for theirs."""
-    return text.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def add_filter(group: Any) -> None:
-    group.add_argument(
-        "-n",
-        "--particles",
-        type=int,
-        default=16,
-        help="particles a problem (default: 16)",
-    )
-    group.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="the same seed gives the same particles (default: 0)",
-    )
-    group.add_argument(
-        "--potential",
-        default="odds",
-        choices=["odds", "score", "telescoping"],
-        help="what the reward becomes: r/(1-r), r, or r_t/r_t-1 (default: odds)",
-    )
-    group.add_argument(
-        "--tau", type=number, default=1.0, help="divides the log potential (default: 1)"
-    )
-    group.add_argument(
-        "--aggregation",
-        default="last",
-        choices=["last", "min", "prod", "model"],
-        help="how step scores make a prefix's score (default: last)",
-    )
-    group.add_argument(
-        "--resampling",
-        default="systematic",
-        choices=["multinomial", "stratified", "systematic", "residual"],
-        help="scheme (default: systematic)",
-    )
-    group.add_argument(
-        "--threshold",
-        type=number,
-        default=0.5,
-        help="resample when ESS <= threshold * N (default: 0.5)",
-    )
-    group.add_argument(
-        "--finished",
-        default="absorbed",
-        choices=["absorbed", "reweighted"],
-        help="are finished particles weighed again? (default: absorbed)",
-    )
-    group.add_argument(
-        "--choose",
-        default="vote",
-        choices=["vote", "argmax", "draw"],
-        help="heaviest answer, highest reward, or one draw by weight (default: vote)",
-    )
-
-
-def add_limits(group: Any) -> None:
-    group.add_argument(
-        "--temperature",
-        type=number,
-        default=0.8,
-        help="of the language model (default: 0.8)",
-    )
-    for name, default, what in (
-        ("--max-steps", 40, "steps a solution"),
-        ("--max-tokens", 2048, "tokens a solution"),
-        ("--max-step-tokens", 1024, "tokens a step"),
-    ):
-        group.add_argument(
-            name,
-            type=int,
-            default=default,
-            help=f"{what} may take (default: {default})",
-        )
-    group.add_argument(
-        "--step-tokens",
-        type=int,
-        help="steps of exactly so many tokens instead of blank lines",
-    )
-
-
 def add_output(group: Any) -> None:
-    group.add_argument(
-        "--batch",
-        type=int,
-        help="particles in one batch of problems; more suit a GPU with memory to spare "
-        "(default: what suits a CPU)",
-    )
     group.add_argument(
         "--json", action="store_true", help="print one JSON object a problem"
     )

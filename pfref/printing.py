@@ -19,7 +19,10 @@ class Progress:
 
     def __call__(self, step: Any) -> None:
         """One step of the filter is done."""
-        self.now = int(step.state.paths.generated.sum())
+        written = int(step.state.paths.generated.sum())
+        if written < self.now:  # the method's next run on this batch
+            self.tokens += self.now
+        self.now = written
         tokens = self.tokens + self.now
         speed = tokens / (time.perf_counter() - self.began)
         several = self.problems > 1
@@ -40,6 +43,7 @@ class Progress:
     def add(self, solved: int) -> None:
         """A batch is done, and with it so many problems."""
         self.solved, self.tokens = self.solved + solved, self.tokens + self.now
+        self.now = 0
         self.close()
 
     def close(self) -> None:
@@ -93,11 +97,12 @@ def as_text(found: Any, number: int | None) -> str:
     ]
     cost = found.cost
     shared = f" for a batch of {cost.problems}" if cost.problems > 1 else ""
+    evidence = found.log_evidence
     lines = [
         f"{found.chosen.text.strip()}\n",
         f"answer        {found.answer}",
         f"vote          {', '.join(shares[:5]) or 'none'}",
-        f"log evidence  {found.log_evidence:.2f}",
+        *([] if evidence is None else [f"log evidence  {evidence:.2f}"]),
         f"cost          {cost.prompt_tokens} prompt + {cost.generated_tokens} "
         f"generated tokens, {cost.scored_tokens} scored, {cost.seconds:.1f} s{shared}",
     ]

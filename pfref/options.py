@@ -1,0 +1,126 @@
+"""Settings as flags of the command line and as values in a recipe: both are built from
+the dataclasses' fields, so that a name, a default and a help text stand in one place.
+
+Imports nothing slow.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from typing import Any, get_args, get_origin
+
+from .errors import UserError
+from .settings import Proposal, Settings
+
+
+def number(text: str) -> float:
+    """A finite number. `float` would take nan and inf too."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Finite numbers with commas between."""
+    return tuple(number(part) for part in text.split(","))
+
+
+def escaped(text: str) -> str:
+    """A shell has no easy newline: \\n and \\t in the argument stand for theirs."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+READERS = {int: int, float: number, str: escaped, tuple: numbers}
+WORDS = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    tuple: "a list of finite numbers",
+}
+
+
+def add_options(group: Any, kind: type) -> None:
+    """A flag for each field of a settings class, with its help, choices and default."""
+    for option in fields(kind):
+        if option.type is Proposal:
+            continue
+        default, what = option.default, option.metadata["help"]
+        if default is not None:
+            what += f" (default: {shown(default)})"
+        names = ["--" + option.name.replace("_", "-")]
+        group.add_argument(
+            *(["-n"] if option.name == "particles" else []),
+            *names,
+            default=default,
+            type=READERS[kind_of(option.type)],
+            choices=option.metadata["choices"] or None,
+            help=what.replace("%", "%%"),
+        )
+
+
+def shown(value: Any) -> str:
+    """A default as one would type it."""
+    if isinstance(value, tuple):
+        return ",".join(map(shown, value))
+    if isinstance(value, str):
+        return value.replace("\n", "\\n").replace("\t", "\\t")
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def kind_of(annotation: Any) -> type:
+    """What a field holds when it is not None: int, float, str or tuple."""
+    known = (int, float, str, tuple)
+    for part in (annotation, *get_args(annotation)):
+        if (kind := get_origin(part) or part) in known:
+            return kind
+    raise TypeError(f"no argument can be made of {annotation}")
+
+
+def settings_from(values: Mapping[str, Any], base: Settings | None = None) -> Settings:
+    """Settings, with options of the proposal named beside the others.
+
+    values  by option name, as the command line and recipes have them: others are
+            refused, and so is a value of another kind
+    Raises UserError.
+    """
+    base = base or Settings()
+    known = {o.name: o for o in (*fields(Settings), *fields(Proposal))}
+    known.pop("proposal")
+    for name, value in values.items():
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "`pfref solve --help` lists"
+            raise UserError(
+                f"there is no option {name!r}; {hint}" + ("" if near else " them")
+            )
+        if not fits(value, known[name].type):
+            word = WORDS[kind_of(known[name].type)]
+            raise UserError(f"{name} is {word}, not {value!r}")
+    own = {o.name for o in fields(Proposal)}
+    tidy: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+    }
+    inner: dict[str, Any] = {k: tidy.pop(k) for k in list(tidy) if k in own}
+    return base.but(**tidy, proposal=replace(base.proposal, **inner))
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    kind = kind_of(annotation)
+    if value is None:
+        return type(None) in get_args(annotation)
+    if kind is tuple:
+        return isinstance(value, list | tuple) and all(fits(v, float) for v in value)
+    if isinstance(value, bool):
+        return False
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+def options_of(a: argparse.Namespace) -> Settings:
+    """The settings that the flags of `add_options` ask for."""
+    names = {o.name for o in (*fields(Settings), *fields(Proposal))} - {"proposal"}
+    return settings_from({k: v for k, v in vars(a).items() if k in names})

@@ -1,0 +1,67 @@
+"""The two models that a command or a recipe names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import UserError
+
+
+def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The language model and the reward model, by the names of the command line's
+    flags. Whatever is wrong with one is said before anything is loaded.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    from .hardware import best_device
+    from .lm import LanguageModel
+    from .prm import RewardModel
+
+    best_device(flags["device"])
+    best_device(flags["prm_device"])
+    own = {
+        "--prm-device": flags["prm_device"],
+        "--prm-family": flags["prm_family"],
+        "--prm-separator": flags["prm_separator"],
+        "--prm-revision": flags["prm_revision"],
+    }
+    if flags["prm"] == "self" and (
+        given := [name for name in own if own[name] is not None]
+    ):
+        raise UserError(
+            f"--prm self is the language model again and takes no {given[0]}; leave it "
+            "out, or name a reward model"
+        )
+    judge = flags["prm"] or default_reward_model(flags["model"])
+    lm = LanguageModel.load(
+        flags["model"],
+        flags["device"],
+        flags["dtype"],
+        revision=flags["revision"],
+        template_args=flags["chat_template_args"],
+    )
+    if judge == "self":
+        return lm, RewardModel.judging(lm)
+    prm = RewardModel.load(
+        judge,
+        flags["prm_device"] or flags["device"],
+        flags["dtype"],
+        family=flags["prm_family"],
+        separator=flags["prm_separator"],
+        revision=flags["prm_revision"],
+    )
+    return lm, prm
+
+
+def default_reward_model(model: str) -> str:
+    """MiniMath's, for MiniMath's language models only: it cannot read other text."""
+    from .loading import is_hub_id, is_shipped, locate
+
+    if not is_hub_id(model) and is_shipped(locate(model)):
+        return "minimath-prm"
+    raise UserError(
+        f"{model} needs a reward model that reads what it writes, and the default one "
+        "reads MiniMath only; give --prm, such as --prm Qwen/Qwen2.5-Math-PRM-7B, or "
+        "--prm self"
+    )

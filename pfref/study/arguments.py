@@ -1,0 +1,94 @@
+"""Arguments of `pfref run`, `pfref report` and `pfref pack`. Imports nothing slow."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """examples:
+  pfref run minimath500 --estimate           tokens, hours and memory, before it begins
+  pfref run minimath500 --limit 20           the first problems; again: only what lacks
+  pfref run minimath500 --part 1/2           half of it; 2/2 at the same time elsewhere
+  pfref report runs/minimath500 --plot book  the table, and its figures
+  pfref pack runs/minimath500                one small file of records, to be kept
+
+A run that was stopped, whatever stopped it, goes on when the same command is given.
+"""
+
+
+def add_study(commands: Any, layout: Any) -> None:
+    """The three commands of a study."""
+    run = commands.add_parser(
+        "run",
+        help="run a study: methods, budgets and seeds over a set of problems",
+        epilog=EXAMPLES,
+        formatter_class=layout,
+    )
+    run.add_argument("recipe", help="a shipped recipe, or a TOML file")
+    run.add_argument(
+        "--out", type=Path, help="folder of the records (default: runs/RECIPE)"
+    )
+    run.add_argument(
+        "--part",
+        type=part,
+        default=(1, 1),
+        metavar="K/M",
+        help="run one of M shares of the problems, so that M processes divide the work",
+    )
+    run.add_argument(
+        "--estimate", action="store_true", help="what it costs; runs little"
+    )
+    run.add_argument("--quiet", action="store_true", help="no progress")
+    own = run.add_argument_group("instead of the recipe's")
+    own.add_argument("--data", help="a data set by name, or a file of problems")
+    own.add_argument("--skip", type=int, help="leave out so many problems first")
+    own.add_argument("--limit", type=int, help="run so many problems")
+    own.add_argument("--seeds", type=int, nargs="+")
+    own.add_argument("--budgets", type=int, nargs="+")
+    for name in ("model", "prm", "device", "dtype"):
+        own.add_argument(f"--{name}", help="as `pfref solve` has it")
+
+    report = commands.add_parser(
+        "report",
+        help="grade a study's records and compare its methods",
+        epilog=EXAMPLES,
+        formatter_class=layout,
+    )
+    add_folder(report)
+    report.add_argument("--json", action="store_true", help="all figures as JSON")
+    report.add_argument(
+        "--plot", type=Path, metavar="FOLDER", help="draw the figures into this folder"
+    )
+    report.add_argument(
+        "--reference",
+        default="filter",
+        help="label of the method that the others are compared with (default: filter)",
+    )
+    report.add_argument(
+        "--choices",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="NAMES",
+        help="other ways to choose among a method's particles, each a row, such as "
+        "vote,argmax",
+    )
+    report.add_argument("--data", help="where the problems lie now, if not as recorded")
+    report.add_argument(
+        "--skip", type=int, default=0, help="leave out so many problems"
+    )
+    report.add_argument("--limit", type=int, help="report on so many problems")
+
+    pack = commands.add_parser("pack", help="write a study's records as one small file")
+    add_folder(pack)
+    pack.add_argument("--out", type=Path, help="(default: records.jsonl.xz in FOLDER)")
+
+
+def add_folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, help="folder of records")
+
+
+def part(text: str) -> tuple[int, int]:
+    """K/M with 1 <= K <= M."""
+    k, _, m = text.partition("/")
+    if not (k.isdigit() and m.isdigit() and 1 <= int(k) <= int(m)):
+        raise argparse.ArgumentTypeError(f"{text} is not a share such as 1/2")
+    return int(k), int(m)

@@ -1,0 +1,65 @@
+"""What `pfref run`, `pfref report` and `pfref pack` do."""
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from .recipe import Recipe
+
+OVERRIDES = ("data", "skip", "limit", "seeds", "budgets", "model", "prm", "device")
+
+
+def run(a: argparse.Namespace) -> None:
+    changes = {name: getattr(a, name) for name in (*OVERRIDES, "dtype")}
+    recipe = Recipe.read(a.recipe, **changes)
+    folder = a.out or Path("runs") / Path(a.recipe).stem
+    if a.estimate:
+        from .estimate import estimate
+
+        print(estimate(recipe, folder, a.part))
+        return
+    from .experiment import run as run_recipe
+
+    given = [a.recipe] + [
+        f"--{name} {shown(value)}"
+        for name, value in changes.items()
+        if value is not None
+    ]
+    ran = run_recipe(recipe, folder, a.part, "pfref run " + " ".join(given), a.quiet)
+    print(f"{ran} problems run; `pfref report {folder}` tells what they show")
+
+
+def shown(value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    return " ".join(shlex.quote(str(v)) for v in values)
+
+
+def report(a: argparse.Namespace) -> None:
+    from .report import report_on
+    from .tables import as_text
+
+    found = report_on(
+        a.folder,
+        reference=a.reference,
+        choices=a.choices,
+        data=a.data,
+        skip=a.skip,
+        limit=a.limit,
+    )
+    print(json.dumps(found, indent=1) if a.json else as_text(found))
+    if a.plot:
+        from .curves import save_curves
+
+        save_curves(found, a.plot)
+
+
+def pack(a: argparse.Namespace) -> None:
+    from .records import pack as pack_records
+
+    file, size = pack_records(a.folder, a.out)
+    print(f"{file}: {size / 1e6:.1f} MB")
+
+
+COMMANDS = {"run": run, "report": report, "pack": pack}

@@ -1,0 +1,143 @@
+"""What a run will cost, before it is spent: tokens, hours and memory."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .experiment import Models, Plan, plan, run_cell
+from .recipe import Cell, Recipe
+from .records import Run, Study, read
+
+PROBE = 4  # problems, of each of which so many samples are drawn where nothing is known
+SAMPLES = 4
+
+
+def estimate(recipe: Recipe, folder: Path, part: tuple[int, int] = (1, 1)) -> str:
+    """Tokens and hours that are left, from records of the same methods where there are
+    any, else from a few problems that are run now and not recorded; and the memory of
+    both models and of a batch at its limits. An extrapolation in proportion to N.
+    """
+    study = read(folder)
+    todo = plan(recipe, study, part)
+    if not todo.left:
+        return "nothing is left to run"
+    known = known_costs(study)
+    models = Models()
+    probed: dict[str, tuple[float, float]] = {}
+    tokens = seconds = 0.0
+    guessed = 0
+    for cell, items in todo.left:
+        costs = known.get(cell.label)
+        if costs is None:
+            guessed += 1
+            name = str(cell.models)
+            if name not in probed:
+                probed[name] = probe(cell, todo, models)
+            costs = {1: probed[name]}
+        n = min(costs, key=lambda size: abs(np.log(size / cell.n)))
+        scale = cell.n / n * len(items)
+        tokens += costs[n][0] * scale
+        seconds += costs[n][1] * scale
+    basis = (
+        "from this folder's records"
+        if not guessed
+        else f"from {SAMPLES} samples of {min(PROBE, len(todo.items))} problems"
+        + (" and this folder's records" if known else "")
+    )
+    runs = sum(len(items) for _, items in todo.left)
+    lines = [
+        f"{runs} problems to run in {len(todo.left)} cells, {todo.particles} particles",
+        f"about {tokens / 1e6:.1f} million tokens, generated and scored, and "
+        f"{seconds / 3600:.1f} hours on this machine, {basis}",
+        memory(max(todo.left, key=lambda c: c[0].n)[0], models),
+    ]
+    return "\n".join(lines)
+
+
+def known_costs(study: Study) -> dict[str, dict[int, tuple[float, float]]]:
+    """By label and budget the tokens and seconds of a problem, of current records."""
+    cells = {cell["cell"]: cell for cell in study.current().values()}
+    sums: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    for id in study.lines:
+        for run in study.runs(id):
+            if cell := cells.get(run.key):
+                sums[cell["label"], cell["n"]].append(cost_of(run))
+    found: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+    for (label, n), costs in sums.items():
+        tokens, seconds = np.mean(costs, axis=0)
+        found[label][n] = float(tokens), float(seconds)
+    return dict(found)
+
+
+def cost_of(run: Run) -> tuple[float, float]:
+    return float(sum(run.counts[1:])), run.batch[3] / run.batch[0]
+
+
+def probe(cell: Cell, todo: Plan, models: Models) -> tuple[float, float]:
+    """Tokens and seconds of one particle."""
+    from dataclasses import replace
+
+    settings = replace(cell.settings, method="samples", particles=SAMPLES)
+    step = max(1, len(todo.items) // PROBE)
+    items = todo.items[::step][:PROBE]
+    runs: list[Run] = []
+    run_cell(
+        replace(cell, settings=settings),
+        items,
+        todo.task,
+        models(cell.models),
+        runs.extend,
+    )
+    costs = [cost_of(run) for run in runs if run.paths] or [(0.0, 0.0)]
+    tokens, seconds = np.mean(costs, axis=0) / SAMPLES
+    return float(tokens), float(seconds)
+
+
+def memory(cell: Cell, models: Models) -> str:
+    """Weights of both models, and the caches of a batch whose rows are all as long as
+    they may be; beside what is free.
+    """
+    import torch
+
+    lm, prm = models(cell.models)
+    n, batch = cell.n, cell.settings.batch
+    rows = max(n, batch // n * n)
+    parts = dict.fromkeys((lm.model, prm.body))
+    weights = sum(p.nbytes for m in parts for p in m.parameters())
+    caches = sum(row_bytes(m, cell.settings.proposal.max_tokens) for m in parts) * rows
+    where = torch.device(getattr(lm.model, "device", "cpu"))
+    cuda = where.type == "cuda"
+    free = torch.cuda.mem_get_info(where)[0] if cuda else free_memory()
+    told = f", {free / 1e9:.1f} GB are free" if free else ""
+    fits = (
+        "; give a smaller batch in [settings], or fewer max_tokens, if it does not fit"
+        if free and weights + caches > free
+        else ""
+    )
+    return (
+        f"memory: {weights / 1e9:.2f} GB of weights, at most {caches / 1e9:.2f} GB of "
+        f"caches for {rows} rows{told}{fits}"
+    )
+
+
+def row_bytes(model: Any, tokens: int) -> int:
+    """Keys and values of a row of so many tokens, no more than the context takes."""
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or (
+        config.hidden_size // config.num_attention_heads
+    )
+    tokens = min(tokens, getattr(config, "max_position_embeddings", tokens))
+    bytes_each = next(model.parameters()).element_size()
+    return 2 * int(config.num_hidden_layers * heads * size) * tokens * bytes_each
+
+
+def free_memory() -> int:
+    """Bytes that the host can still give; 0 where it does not say."""
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return 0
+    found = [line for line in info.read_text().splitlines() if "MemAvailable" in line]
+    return int(found[0].split()[1]) * 1024 if found else 0

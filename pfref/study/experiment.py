@@ -1,0 +1,214 @@
+"""Run a recipe: every method, budget and seed on every problem, recorded problem by
+problem, so that a run that was stopped goes on where it was.
+"""
+
+import datetime
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..settings import Settings
+from .journal import Journal
+from .recipe import Cell, Recipe
+from .records import SCHEMA, Run, Study, encode, read, run_of
+from .tasks import TASKS, Item, Task, load_items
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do: for each cell the problems without a record, in order.
+
+    A problem's particles depend on its seed, its text and how often that text came
+    before, so problems of one text are run together.
+    """
+
+    recipe: Recipe
+    task: Task
+    items: list[Item]
+    left: list[tuple[Cell, list[Item]]]
+
+    @property
+    def particles(self) -> int:
+        return sum(cell.n * len(items) for cell, items in self.left)
+
+
+def plan(recipe: Recipe, study: Study, part: tuple[int, int] = (1, 1)) -> Plan:
+    """What is left of a recipe when `study` is recorded. Part (k, m) is every m-th
+    problem from the k-th on. Raises UserError for data that is not there.
+    """
+    items = load_items(recipe.data, recipe.limit, recipe.skip)
+    texts = list(dict.fromkeys(item.problem for item in items))
+    own = set(texts[part[0] - 1 :: part[1]])
+    done, left = study.done, []
+    for cell in recipe.cells:
+        lacking = {i.problem for i in items if (cell.key, i.id) not in done} & own
+        left.append((cell, [item for item in items if item.problem in lacking]))
+    return Plan(recipe, TASKS[recipe.task], items, [c for c in left if c[1]])
+
+
+class Models:
+    """The models of the cell at hand. Only one pair is held at a time."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, Any] | None = None
+        self.pair: Any = None
+
+    def __call__(self, named: dict[str, Any]) -> Any:
+        if named != self.named:
+            from ..pair import load_models
+
+            self.named, self.pair = None, None  # memory first
+            self.pair, self.named = load_models(named), named
+        return self.pair
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    part: tuple[int, int] = (1, 1),
+    command: str = "",
+    quiet: bool = True,
+) -> int:
+    """Run what is left of a recipe and record it in `folder`; return how many
+    problems were run. Raises UserError if nothing can be run or written; what was
+    recorded stays.
+    """
+    whole = part == (1, 1)
+    with Journal(folder, None if whole else part[0]) as journal:
+        study = read(folder)
+        if study.damaged:
+            print(
+                f"pfref: {study.damaged} damaged lines in {folder} are left out",
+                file=sys.stderr,
+            )
+        todo = plan(recipe, study, part)
+        models, recorded = Models(), set(study.done)
+        if todo.left:  # a model that is not there is told before anything is written
+            models(todo.left[0][0].models)
+        if todo.left or study.asked != asked(recipe):
+            journal.append(headers(recipe, study, part, command))
+        with bar(todo, quiet) as progress:
+
+            def note(runs: Sequence[Run]) -> None:
+                fresh = [run for run in runs if (run.key, run.id) not in recorded]
+                journal.append(encode([run]) for run in fresh)
+                recorded.update((run.key, run.id) for run in fresh)
+                progress.update(sum(max(1, len(run.paths)) for run in fresh))
+
+            for cell, items in todo.left:
+                seed = cell.settings.seed
+                progress.set_description(f"{cell.label}, N = {cell.n}, seed {seed}")
+                run_cell(cell, items, todo.task, models(cell.models), note)
+        return len(recorded) - len(study.done)
+
+
+def run_cell(
+    cell: Cell,
+    items: Sequence[Item],
+    task: Task,
+    pair: Any,
+    note: Callable[[Sequence[Run]], None],
+) -> None:
+    """Solve a cell's problems and hand each batch's runs to `note`. A problem that the
+    models cannot read has a record too, so that it counts as not solved. If memory runs
+    out, smaller batches take what is left.
+    """
+    import torch
+
+    readable: list[Item] = []
+    for item in items:
+        try:
+            pair[0].prompt(item.problem, cell.settings.system)
+            pair[1].prompt(item.problem)
+            readable.append(item)
+        except UserError as error:
+            note([failure(cell.key, item.id, str(error))])
+    batch = cell.settings.batch
+    noted: set[str] = set()
+
+    def take(runs: Sequence[Run]) -> None:
+        note(runs)
+        noted.update(run.id for run in runs)
+
+    while lacking := {item.problem for item in readable if item.id not in noted}:
+        own = [item for item in readable if item.problem in lacking]
+        try:
+            solve_cell(cell, own, task, pair, take, batch)
+        except torch.OutOfMemoryError as error:
+            if batch <= cell.n:
+                raise UserError(
+                    f"out of memory with {cell.n} particles of one problem; take a "
+                    "smaller budget, smaller models or fewer tokens a solution"
+                ) from error
+            batch = max(cell.n, batch // 2)
+            print(f"pfref: out of memory; batch = {batch} from here", file=sys.stderr)
+        torch.cuda.empty_cache()
+
+
+def solve_cell(
+    cell: Cell,
+    items: Sequence[Item],
+    task: Task,
+    pair: Any,
+    note: Callable[[Sequence[Run]], None],
+    batch: int,
+) -> None:
+    from ..solver import solve
+
+    left = iter(items)
+
+    def done(solutions: Iterable[Any]) -> None:
+        note([run_of(cell.key, next(left).id, found) for found in solutions])
+
+    lm, prm = pair
+    options = {f.name: getattr(cell.settings, f.name) for f in fields(Settings)}
+    options["batch"] = batch
+    texts = [item.problem for item in items]
+    solve(texts, lm, prm, options.pop("particles"), task=task, done=done, **options)
+
+
+def failure(key: str, id: str, reason: str) -> Run:
+    return Run(key, id, [], [], None, None, None, (0, 0, 0), (1, 0, 0, 0.0), reason)
+
+
+def asked(recipe: Recipe) -> list[list[str]]:
+    """Key and label of all cells."""
+    return [[cell.key, cell.label] for cell in recipe.cells]
+
+
+def headers(
+    recipe: Recipe, study: Study, part: tuple[int, int], command: str
+) -> list[str]:
+    """The lines with which a session begins."""
+    from .. import __version__
+    from ..records import environment
+
+    session = dict(
+        schema=SCHEMA,
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=command,
+        part=list(part),
+        pfref=__version__,
+        environment=environment(),
+        cells=asked(recipe),
+    )
+    new = [
+        header
+        for header in json.loads(json.dumps([cell.header() for cell in recipe.cells]))
+        if study.cells.get((header["cell"], header["label"])) != header
+    ]
+    return [json.dumps(line) for line in (dict(session=session), *new)]
+
+
+def bar(todo: Plan, quiet: bool) -> Any:
+    """A progress bar over particles: they are what takes time. TQDM_DISABLE=1 turns it
+    off too.
+    """
+    from tqdm import tqdm
+
+    hidden = dict(disable=True) if quiet else {}
+    return tqdm(total=todo.particles, unit=" particles", smoothing=0.05, **hidden)

@@ -1,0 +1,234 @@
+"""A recipe: which methods, budgets and seeds a study runs over which problems, with
+which models, read from a small TOML file.
+
+    task = "minimath"            how answers are read and compared
+    data = "minimath500"         a data set by name, or a file of problems
+    model = "minimath-small"     and prm, dtype, device, ... as `pfref solve` names them
+    budgets = [1, 4, 16, 64]     N, a problem's budget
+    seeds = [0, 1, 2]
+    [settings]                   options of all methods, as `pfref solve` names them
+    temperature = 0.8
+    [[method]]                   one table a method: its options, models, budgets, seeds
+    label = "filter"
+    method = "filter"
+
+Imports nothing slow.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..arguments import Parser, add_models
+from ..errors import UserError
+from ..options import settings_from
+from ..settings import Proposal, Settings
+from .tasks import TASKS
+
+SHIPPED = Path(__file__).parents[1] / "recipes"
+ONCE = ("greedy",)  # the same for every budget and seed
+OWN = ("label", "budgets", "seeds", "bar")  # of a method, beside options and models
+TOP = ("task", "data", "skip", "limit", "budgets", "seeds", "settings", "method")
+# What changes neither the particles nor their weights. A batch does not in float32.
+OUTSIDE = ("batch", "choose", "device", "prm_device")
+
+
+@cache
+def model_defaults() -> dict[str, Any]:
+    """The names of all flags of models, with their defaults."""
+    flags = Parser()
+    add_models(flags)
+    return vars(flags.parse_args([]))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one budget with one seed, over all problems."""
+
+    label: str
+    settings: Settings
+    models: dict[str, Any]  # as `load_models` takes them
+    task: str
+    data: str
+    bar: bool = False  # what the others are to pass
+
+    @property
+    def n(self) -> int:
+        return self.settings.particles
+
+    @property
+    def key(self) -> str:
+        """Names what decides the particles. Options that are None do not enter, so
+        that an option to come leaves the keys of old records as they are.
+        """
+        what = {
+            **asdict(self.settings),
+            **self.models,
+            **asdict(self.settings.proposal),
+        }
+        what |= dict(proposal=None, task=self.task, data=Path(self.data).name)
+        if self.settings.choose == "draw":  # which draw is recorded
+            what["draw"] = True
+        told = {k: v for k, v in what.items() if v is not None and k not in OUTSIDE}
+        text = json.dumps(told, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    def header(self) -> dict[str, Any]:
+        """For the records."""
+        return dict(
+            cell=self.key,
+            label=self.label,
+            n=self.n,
+            seed=self.settings.seed,
+            bar=self.bar,
+            task=self.task,
+            data=self.data,
+            models={k: v for k, v in self.models.items() if v is not None},
+            settings=asdict(self.settings),
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    task: str
+    data: str
+    cells: tuple[Cell, ...]  # a seed of all methods, then the next
+    skip: int = 0
+    limit: int | None = None
+
+    @classmethod
+    def read(cls, name: str, **changes: Any) -> "Recipe":
+        """A shipped recipe by name or a TOML file.
+
+        changes  replace top-level entries; those that are None do not. A model or a
+                 reward model replaces those of methods without their own.
+        Raises UserError.
+        """
+        file = locate(name)
+        try:
+            text = file.read_text(encoding="utf-8")
+            table = tomllib.loads(text)
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read the recipe {file}: {error}") from error
+        table |= {k: v for k, v in changes.items() if v is not None}
+        if (data := Path(str(table.get("data", "")))).suffix and not data.is_absolute():
+            beside = file.parent / data  # a file is looked for beside its recipe first
+            table["data"] = str(beside if beside.exists() else data)
+        try:
+            return cls.of(table)
+        except UserError as error:
+            raise UserError(f"recipe {name}: {error}") from error
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> "Recipe":
+        check(table, (*TOP, *model_defaults()), "recipe")
+        methods = table.get("method")
+        if not isinstance(methods, list) or not methods:
+            raise UserError("it has no [[method]] table; give at least one")
+        for name in ("task", "data"):
+            if not isinstance(table.get(name), str):
+                raise UserError(f'it names no {name}; give {name} = "..."')
+        settings = table.get("settings", {})
+        check(settings, options(), "[settings] table")
+        if (task := TASKS.get(table["task"])) is None:
+            raise UserError(
+                f"there is no task {table['task']!r}; choose one of {', '.join(TASKS)}"
+            )
+        common = settings_from(dict(system=task.system) | settings)
+        for name in ("skip", "limit"):
+            whole(name, table.get(name, 0), 0)
+        cells = [cell for m in methods for cell in cells_of(table, m, common)]
+        if len({(c.label, c.n, c.settings.seed) for c in cells}) < len(cells):
+            raise UserError("two methods have one label; give each its own")
+        seeds = list(dict.fromkeys(c.settings.seed for c in cells))
+        return cls(
+            table["task"],
+            table["data"],
+            tuple(sorted(cells, key=lambda c: seeds.index(c.settings.seed))),
+            table.get("skip", 0),
+            table.get("limit"),
+        )
+
+
+def cells_of(
+    table: Mapping[str, Any], method: Mapping[str, Any], common: Settings
+) -> Iterator[Cell]:
+    """Of one method, seed by seed. Samples are drawn at the largest budget only: every
+    smaller one is a block of them. What draws nothing runs once.
+    """
+    label = method.get("label", method.get("method"))
+    if not isinstance(label, str):
+        raise UserError('a method has no label; give label = "..."')
+    check(method, (*OWN, *model_defaults(), *options()), f"method {label!r}")
+    models = {
+        name: method.get(name, table.get(name, default))
+        for name, default in model_defaults().items()
+    }
+    named = {k: v for k, v in method.items() if k not in (*OWN, *models)}
+    try:
+        settings = settings_from(named, common)
+    except UserError as error:
+        raise UserError(f"method {label!r}: {error}") from error
+    budgets = numbers("budgets", method.get("budgets", table.get("budgets")), 1)
+    seeds = numbers("seeds", method.get("seeds", table.get("seeds")), None)
+    if settings.method == "samples":
+        budgets = [max(budgets)]
+    if settings.method in ONCE:
+        budgets, seeds = [1], seeds[:1]
+    for seed in seeds:
+        for n in budgets:
+            own = replace(settings, particles=n, seed=seed)
+            bar = bool(method.get("bar", False))
+            yield Cell(label, own, models, table["task"], table["data"], bar)
+
+
+def options() -> tuple[str, ...]:
+    """Of settings and proposal, but for what budgets and seeds give."""
+    names = [f.name for f in (*fields(Settings), *fields(Proposal))]
+    return tuple(n for n in names if n not in ("particles", "seed", "proposal"))
+
+
+def check(table: Any, known: tuple[str, ...], what: str) -> None:
+    if not isinstance(table, dict):
+        raise UserError(f"the {what} is not a table")
+    for name in table:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = (
+                f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
+            )
+            raise UserError(f"the {what} has an unknown entry {name!r}; {hint}")
+
+
+def whole(name: str, value: Any, least: int | None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{name} is a whole number, not {value!r}")
+    if least is not None and value < least:
+        raise UserError(f"{name} is at least {least}, not {value}")
+    return value
+
+
+def numbers(name: str, values: Any, least: int | None) -> list[int]:
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{name} is a list of whole numbers, such as {name} = [1, 4]")
+    if len(set(values)) < len(values):
+        raise UserError(f"{name} names one number twice")
+    return [whole(f"each of {name}", value, least) for value in values]
+
+
+def locate(name: str) -> Path:
+    """A shipped recipe by name, or a file."""
+    if (file := SHIPPED / f"{name}.toml").is_file():
+        return file
+    if (file := Path(name)).is_file():
+        return file
+    known = sorted(file.stem for file in SHIPPED.glob("*.toml"))
+    raise UserError(
+        f"there is no recipe {name}; name a TOML file, or one of {', '.join(known)}"
+    )
