@@ -1,7 +1,7 @@
 """From a solution's text to its answer, and from weighted answers to one."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # A box that opens; a backslash and what it escapes, such as a brace; a brace.
 BRACES = re.compile(r"(\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
@@ -9,6 +9,11 @@ BRACES = re.compile(r"(\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
 BARE = re.compile(
     r"\\(?:boxed|fbox)(?![A-Za-z{])[ \t]*(?:([^\n$]{0,200}?)(?:\$|\\\)|\\\])|(\S+))"
 )
+
+# The words before an answer that is stated, and the end of that sentence.
+STATED = re.compile(r"\banswer\s{0,3}(?:is|=)\s{0,3}:?|\banswer\s{0,3}:", re.IGNORECASE)
+SENTENCE = re.compile(r"[.!]\*{0,2}(?:\s|$)|\s+I hope")
+NUMBERS = re.compile(r"(?<![\w.])-?[0-9][0-9,]*(?:\.[0-9]+)?|(?<![\w.])-?\.[0-9]+")
 
 
 def boxed(text: str) -> str | None:
@@ -41,19 +46,65 @@ def bare_box(text: str) -> str | None:
     return None
 
 
+def stated(text: str) -> str | None:
+    """What the last "answer is ..." states: to the end of its sentence, or its line."""
+    ends = [found.end() for found in STATED.finditer(text)]
+    if not ends:
+        return None
+    rest = text[ends[-1] :][:300].lstrip().split("\n", 1)[0]
+    return SENTENCE.split(rest, maxsplit=1)[0].strip(" *.,;:") or None
+
+
+def hashed(text: str) -> str | None:
+    """What follows the last ####, as in GSM8K's solutions."""
+    _, mark, rest = text.rpartition("####")
+    return rest.strip().split("\n", 1)[0].strip() or None if mark else None
+
+
+def last_number(text: str) -> str | None:
+    """The last number in the text, its thousands' commas taken out."""
+    numbers = NUMBERS.findall(text)
+    return numbers[-1].replace(",", "") if numbers else None
+
+
 def vote(
-    answers: Sequence[str | None], weights: Sequence[float]
+    answers: Sequence[str | None],
+    weights: Sequence[float],
+    same: Callable[[str, str], bool] | None = None,
 ) -> dict[str | None, float]:
     """The share of all weight that each answer holds, the largest first.
 
     Weight that gave no answer is seen under None, which comes last: the first key is
     the winner, and is None only where no answer has weight. Of equal answers the one
     that came first leads. What has no weight is left out.
+
+    same  says whether two spellings are one answer, the heavier one given first. Their
+          weights are added, under the heaviest spelling. It is asked once for each
+          spelling and each answer already found, at most; None: every spelling is an
+          answer of its own
     """
     shares: dict[str | None, float] = {}
     for answer, weight in zip(answers, weights, strict=True):
         if weight > 0:
             shares[answer or None] = shares.get(answer or None, 0.0) + weight
     total = sum(shares.values())
+    if same is not None:
+        shares = merged(shares, same)
     order = sorted(shares.items(), key=lambda item: (item[0] is None, -item[1]))
     return {answer: share / total for answer, share in order}
+
+
+def merged(
+    shares: dict[str | None, float], same: Callable[[str, str], bool]
+) -> dict[str | None, float]:
+    """Shares by answer from shares by spelling, in the order of first appearance."""
+    first = {answer: place for place, answer in enumerate(shares)}
+    classes: dict[str, float] = {}  # the heaviest spelling of each -> its weight
+    for answer, share in sorted(shares.items(), key=lambda item: -item[1]):
+        if answer is None:
+            continue
+        known = next((seen for seen in classes if same(seen, answer)), answer)
+        classes[known] = classes.get(known, 0.0) + share
+        first[known] = min(first[known], first[answer])
+    found = sorted(classes.items(), key=lambda item: first[item[0]])
+    return {**dict(found), **({None: shares[None]} if None in shares else {})}

@@ -20,11 +20,7 @@ def read_problems(file: Path) -> list[str]:
 
     Raises UserError if the file cannot be read, or holds no problem, or a bad one.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise UserError(f"cannot read {file}: {reason}") from error
+    text = text_of(file)
     suffix = file.suffix.lower()
     if suffix in (".csv", ".tsv"):
         problems = from_table(file, text, "\t" if suffix == ".tsv" else ",")
@@ -46,6 +42,31 @@ def read_problems(file: Path) -> list[str]:
     if not problems:
         raise UserError(f"{file} holds no problem")
     return problems
+
+
+def read_objects(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON Lines file, or of one JSON list, each with its place.
+
+    Raises UserError if the file cannot be read, or if anything else is in it.
+    """
+    text = text_of(file)
+    if isinstance(whole := parsed(text), list):
+        entries = [(f"entry {k}", entry) for k, entry in enumerate(whole, 1)]
+    else:
+        lines = enumerate(text.split("\n"), 1)
+        entries = [(f"line {k}", parsed(line)) for k, line in lines if line.strip()]
+    for place, entry in entries:
+        if not isinstance(entry, dict):
+            raise UserError(f"{file}, {place}: not a JSON object")
+    return entries
+
+
+def text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise UserError(f"cannot read {file}: {reason}") from error
 
 
 def parsed(line: str) -> Any:
