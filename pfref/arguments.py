@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import UserError
-from .options import add_options, escaped
+from .options import add_options, escaped, number
 from .settings import Proposal, Settings
 from .study.arguments import add_study
 
@@ -120,6 +120,12 @@ def add_models(group: Any) -> None:
         "--prm-separator",
         type=escaped,
         help="what closes a step for a reward model of TRL's, such as '\\n\\n'",
+    )
+    group.add_argument(
+        "--prm-noise",
+        type=number,
+        help="makes --prm worse on purpose: standard deviation of an error on the "
+        "log-odds of every prefix",
     )
     group.add_argument(
         "--device", help="cpu or cuda (default: cuda where there is one)"

@@ -42,15 +42,20 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
         template_args=flags["chat_template_args"],
     )
     if judge == "self":
-        return lm, RewardModel.judging(lm)
-    prm = RewardModel.load(
-        judge,
-        flags["prm_device"] or flags["device"],
-        flags["dtype"],
-        family=flags["prm_family"],
-        separator=flags["prm_separator"],
-        revision=flags["prm_revision"],
-    )
+        prm = RewardModel.judging(lm)
+    else:
+        prm = RewardModel.load(
+            judge,
+            flags["prm_device"] or flags["device"],
+            flags["dtype"],
+            family=flags["prm_family"],
+            separator=flags["prm_separator"],
+            revision=flags["prm_revision"],
+        )
+    if flags["prm_noise"] is not None:
+        from .study.noisy import NoisyRewardModel
+
+        prm = NoisyRewardModel(prm, flags["prm_noise"])
     return lm, prm
 
 
