@@ -61,10 +61,9 @@ def hashed(text: str) -> str | None:
     return rest.strip().split("\n", 1)[0].strip() or None if mark else None
 
 
-def last_number(text: str) -> str | None:
-    """The last number in the text, its thousands' commas taken out."""
-    numbers = NUMBERS.findall(text)
-    return numbers[-1].replace(",", "") if numbers else None
+def numbers(text: str) -> list[str]:
+    """The numbers in the text, in order, their thousands' commas taken out."""
+    return [found.replace(",", "") for found in NUMBERS.findall(text)]
 
 
 def vote(

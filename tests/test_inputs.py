@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pfref.errors import UserError
-from pfref.inputs import read_problems
+from pfref.inputs import read_objects, read_problems
 
 
 def written(folder: Path, name: str, text: str | bytes) -> Path:
@@ -65,3 +65,24 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_what_json_writes_is_read(tmp_path: Path) -> None:
     text = json.dumps({"problem": "1\u20282"}, ensure_ascii=False)
     assert read_problems(written(tmp_path, "p.jsonl", text)) == ["1\u20282"]
+
+
+def test_objects(tmp_path: Path) -> None:
+    """Each with its place; blank lines count as lines."""
+    lines = written(tmp_path, "p.jsonl", '\ufeff{"a": 1}\n\n{"b": 2}\r\n')
+    assert read_objects(lines) == [("line 1", {"a": 1}), ("line 3", {"b": 2})]
+    whole = written(tmp_path, "p.json", '[{"a": 1},\n{"b": 2}]')
+    assert read_objects(whole) == [("entry 1", {"a": 1}), ("entry 2", {"b": 2})]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"a": 1}\n\n{"b": ', "line 3: not a JSON object"),
+        ('[{"a": 1}, 2]', "entry 2: not a JSON object"),
+        (b"\xff\xfe\x00", "cannot read .*: it is not text"),
+    ],
+)
+def test_what_is_no_object(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_objects(written(tmp_path, "p.jsonl", text))

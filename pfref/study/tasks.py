@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..answers import boxed, hashed, last_number, stated
+from ..answers import boxed, hashed, numbers, stated
 from ..errors import UserError
 from ..inputs import NAMES, read_objects
 from .grading import same, same_number
@@ -78,12 +78,16 @@ def boxed_or_stated(text: str) -> str | None:
     return stated(text) if found is None else found
 
 
-def number_at_last(text: str) -> str | None:
-    """As `boxed_or_stated`, then GSM8K's own mark, then the last number."""
-    for find in (boxed, hashed, stated, last_number):
+def number_found(text: str) -> str | None:
+    """The last box's content; without any, what follows GSM8K's own mark, then the
+    first number that "the answer is" states (after its equals sign), then the last of
+    all.
+    """
+    for find in (boxed, hashed):
         if (found := find(text)) and re.search("[0-9]", found):
             return found
-    return None
+    said = numbers((stated(text) or "").rpartition("=")[2])
+    return next(iter(said or numbers(text)[-1:]), None)
 
 
 TASKS = {
@@ -94,7 +98,7 @@ TASKS = {
         Task("math", STEPS, complete, boxed_or_stated, same),
         Task("math500", STEPS, complete, boxed_or_stated, same),
         Task("aime2024", AIME, complete, boxed_or_stated, same),
-        Task("gsm8k", GSM8K, complete, number_at_last, same),
+        Task("gsm8k", GSM8K, complete, number_found, same),
     )
 }
 default_task = TASKS["boxed"]
