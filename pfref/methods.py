@@ -4,15 +4,16 @@ A method is a function of a `Reasoning` model, one generator a problem, `Setting
 `watch`, which sees every step; it returns a `Harvest`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from .answers import vote
 from .errors import UserError
-from .gibbs import ParticleGibbs, swapped
+from .gibbs import ParticleGibbs, Sweep, swapped
 from .randomness import split, uniforms
 from .reasoning import Reasoning, Thoughts
 from .resampling import SCHEMES
@@ -162,28 +163,43 @@ def by_tempering(
             "particles; leave finished particles 'absorbed'"
         )
     heat = torch.tensor(settings.temperatures, dtype=torch.float64)
-    chains, problems = len(heat), len(sources)
-    taus = (model.tau * heat).tolist()
+    taus = (model.tau * heat).tolist() * len(sources)
     chain = ParticleGibbs(
-        model.at(taus * problems),
-        settings.particles // (settings.sweeps * chains),
-        split(sources, chains),
+        model.at(taus),
+        settings.particles // (settings.sweeps * len(heat)),
+        split(sources, len(heat)),
         settings.threshold,
         schedule(settings.anneal, model.proposal.max_steps),
         watch=watch,
     )
     found = Harvest(model)
-    for number in range(settings.sweeps):
-        sweep = next(chain)
+    sweeps = tempered(chain, 1 / (model.tau * heat), sources)
+    for number, sweep in enumerate(islice(sweeps, settings.sweeps)):
         found.add(sweep.run, kept=1, evidence=number == 0)
-        total = sweep.run.last.state.total.view(problems * chains, -1)
-        rewards = total.gather(1, sweep.chosen[:, None]).view(problems, chains)
+    return found
+
+
+def tempered(
+    chain: ParticleGibbs[Thoughts], inverse: Tensor, sources: Sequence[Generator]
+) -> Iterator[Sweep[Thoughts]]:
+    """Sweeps of K chains a problem, whose neighbours offer to swap after each one: the
+    chain's references are then what they have agreed on.
+
+    inverse  (K,) the chains' inverse temperatures; sources, one a problem, decide swaps
+    """
+    problems, chains = len(sources), len(inverse)
+    first = torch.arange(problems)[:, None] * chains
+    for number, sweep in enumerate(chain):
+        last, chosen = sweep.run.last, sweep.chosen[:, None]
+        # Who was cut short has the score of what came before.
+        weightless = last.log_weights.gather(1, chosen) == -torch.inf
+        total = last.state.total.view(len(chosen), -1).gather(1, chosen)
+        rewards = torch.where(weightless, -torch.inf, total).view(problems, chains)
         points = uniforms(sources, chains)
-        source, _ = swapped(rewards, 1 / (model.tau * heat), points, number % 2)
-        first = torch.arange(problems)[:, None] * chains
+        source, _ = swapped(rewards, inverse, points, number % 2)
         order = (first + source).flatten().tolist()
         chain.references = [sweep.references[k] for k in order]
-    return found
+        yield sweep
 
 
 METHODS: dict[str, Method] = {

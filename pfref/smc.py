@@ -273,8 +273,11 @@ class ParticleFilter(Iterator[Step[State]]):
         path = self.model.path(self.last.state, p, n)
         if path is not None:
             return path
-        line = self.lineage()[:, p, n].tolist()
-        return [step.state[p, k] for step, k in zip(self.steps, line, strict=True)]  # type: ignore[index]
+        line = [n]
+        for step in reversed(self.steps[:-1]):
+            line.append(int(step.ancestors[p, line[-1]]))
+        back = zip(self.steps, reversed(line), strict=True)
+        return [step.state[p, k] for step, k in back]  # type: ignore[index]
 
 
 def particle_filter(
