@@ -60,8 +60,8 @@ def add_study(commands: Any, layout: Any) -> None:
     )
     report.add_argument(
         "--reference",
-        default="filter",
-        help="label of the method that the others are compared with (default: filter)",
+        metavar="LABEL",
+        help="the method that the others are compared with (default: the first filter)",
     )
     report.add_argument(
         "--choices",

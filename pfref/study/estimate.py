@@ -1,6 +1,7 @@
 """What a run will cost, before it is spent: tokens, hours and memory."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from .experiment import Models, Plan, plan, run_cell
 from .recipe import Cell, Recipe
 from .records import Run, Study, read
 
-PROBE = 4  # problems, of each of which so many samples are drawn where nothing is known
-SAMPLES = 4
+PROBE = 8  # problems, of each of which so many samples are drawn where nothing is known
+SAMPLES = 16  # together a batch
 
 
 def estimate(recipe: Recipe, folder: Path, part: tuple[int, int] = (1, 1)) -> str:
@@ -77,19 +78,14 @@ def cost_of(run: Run) -> tuple[float, float]:
 
 def probe(cell: Cell, todo: Plan, models: Models) -> tuple[float, float]:
     """Tokens and seconds of one particle."""
-    from dataclasses import replace
-
     settings = replace(cell.settings, method="samples", particles=SAMPLES)
     step = max(1, len(todo.items) // PROBE)
     items = todo.items[::step][:PROBE]
     runs: list[Run] = []
-    run_cell(
-        replace(cell, settings=settings),
-        items,
-        todo.task,
-        models(cell.models),
-        runs.extend,
-    )
+    for some in (items[:1], items):  # the first run of all is slower
+        runs.clear()
+        trial = replace(cell, settings=settings)
+        run_cell(trial, some, todo.task, models(cell.models), runs.extend)
     costs = [cost_of(run) for run in runs if run.paths] or [(0.0, 0.0)]
     tokens, seconds = np.mean(costs, axis=0) / SAMPLES
     return float(tokens), float(seconds)

@@ -113,10 +113,12 @@ def grade(
         by_key.setdefault(cell["cell"], []).append(cell)
     table = Table(items, sorted({cell["seed"] for cell in cells.values()}))
     sizes = sorted({cell["n"] for cell in cells.values()})
+    order = {key: k for k, key in enumerate(by_key)}  # the recipe's
     for p, item in enumerate(items):
         reader = Reader(task, item)
-        for run in study.runs(item.id):
-            for cell in by_key.get(run.key, ()):
+        runs = [run for run in study.runs(item.id) if run.key in order]
+        for run in sorted(runs, key=lambda run: order[run.key]):
+            for cell in by_key[run.key]:
                 for result in results(run, cell, reader, sizes, choices):
                     table.note(p, cell, *result)
     return Grades(items, table.rows, study, task.name, data)

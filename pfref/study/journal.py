@@ -5,6 +5,7 @@ second process, mended after a crash, and flushed to the disk.
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UserError
@@ -80,7 +81,8 @@ class Journal:
                 written += os.pwrite(self.handle, data[written:], self.size + written)
             os.fsync(self.handle)
         except OSError as error:
-            os.ftruncate(self.handle, self.size)
+            with suppress(OSError):  # what was half written is mended by the next run
+                os.ftruncate(self.handle, self.size)
             raise UserError(
                 f"cannot write {self.file}: {error.strerror}; nothing recorded is "
                 "lost: make room and give the same command again"

@@ -19,7 +19,7 @@ NOT_RIVALS = (ORACLE,)
 
 def report_on(
     folder: Path,
-    reference: str = "filter",
+    reference: str | None = None,
     choices: Sequence[str] = (),
     data: str | None = None,
     skip: int = 0,
@@ -41,8 +41,14 @@ def report_on(
     return summary(grades, reference)
 
 
-def summary(grades: Grades, reference: str = "filter") -> dict[str, Any]:
+def summary(grades: Grades, reference: str | None = None) -> dict[str, Any]:
     weights = measures.resamples(len(grades.items))
+    filters = (
+        row.method
+        for row in grades.rows.values()
+        if row.cell["settings"]["method"] == "filter"
+    )
+    reference = reference or next(filters, grades.methods[0])
     if reference not in grades.methods:
         known = ", ".join(grades.methods)
         raise UserError(

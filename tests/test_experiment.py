@@ -1,0 +1,368 @@
+"""Runs of recipes: what is recorded, that a run goes on after anything that stopped it,
+and one clear line for each mistake.
+"""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pfref import UserError
+from pfref.__main__ import main
+from pfref.minimath.problems import load_set
+from pfref.study import experiment
+from pfref.study.experiment import run
+from pfref.study.journal import Journal
+from pfref.study.recipe import Recipe
+from pfref.study.records import SCHEMA, Run, decode, encode, pack, read
+from tests.recorded import RECIPE, assert_same, path_of, pretend, run_of, runs_of
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe whose runs need no models."""
+
+    class Readable:
+        def prompt(self, *_: object) -> list[int]:
+            return [0]
+
+    monkeypatch.setattr(experiment, "solve_cell", pretend)
+    monkeypatch.setattr(
+        experiment.Models, "__call__", lambda *_: (Readable(), Readable())
+    )
+    (tmp_path / "r.toml").write_text(RECIPE)
+    return tmp_path / "r.toml"
+
+
+def ran(folder: Path, recipe: Path) -> list[Run]:
+    """What is recorded when five problems are run."""
+    run(Recipe.read(str(recipe), limit=5), folder)
+    return runs_of(folder)
+
+
+def same(a: list[Run], b: list[Run]) -> bool:
+    """Pretended runs know no last digits."""
+    return list(map(untimed, a)) == list(map(untimed, b))
+
+
+def untimed(run: Run) -> Run:
+    return replace(run, batch=(0, 0, 0, 0.0))
+
+
+def test_a_run_that_was_cut_anywhere_goes_on(recipe, tmp_path, capsys) -> None:
+    whole = ran(tmp_path / "whole", recipe)
+    assert len(whole) == 5 * (1 + 2) * 2  # samples at the largest budget only
+    data = (tmp_path / "whole/records.jsonl").read_bytes()
+    source = random.Random(0)
+    for cut in [0, 1, len(data) - 1, *source.choices(range(len(data)), k=10)]:
+        (tmp_path / "cut").mkdir()
+        (tmp_path / "cut/records.jsonl").write_bytes(data[:cut])
+        capsys.readouterr()
+        assert same(ran(tmp_path / "cut", recipe), whole)
+        told = "was cut short" in capsys.readouterr().err
+        assert told == (cut > 0 and data[cut - 1 : cut] != b"\n")
+        assert b"}{" not in (tmp_path / "cut/records.jsonl").read_bytes()
+        shutil.rmtree(tmp_path / "cut")
+
+
+def test_what_is_recorded_is_not_run_again(recipe, tmp_path) -> None:
+    asked = Recipe.read(str(recipe), limit=5)
+    assert run(asked, tmp_path / "a") == 30 and run(asked, tmp_path / "a") == 0
+    text = (tmp_path / "a/records.jsonl").read_text()
+    assert run(Recipe.read(str(recipe), limit=6), tmp_path / "a") == 6
+    assert (tmp_path / "a/records.jsonl").read_text().startswith(text)
+
+
+def test_a_damaged_line_is_told_and_run_again(recipe, tmp_path, capsys) -> None:
+    whole = ran(tmp_path / "a", recipe)
+    file = tmp_path / "a/records.jsonl"
+    good = file.read_text().splitlines()
+    good[-3] = good[-3][:40] + "\0" + good[-3][41:]
+    file.write_text("\n".join(good) + "\n")
+    assert run(Recipe.read(str(recipe), limit=5), tmp_path / "a") == 1
+    assert "1 damaged line" in capsys.readouterr().err
+    study = read(tmp_path / "a")
+    assert len(study.done) == len(whole) and study.damaged == 1
+
+
+def test_changed_settings_are_another_key(recipe, tmp_path) -> None:
+    ran(tmp_path / "a", recipe)
+    old = {cell["cell"] for cell in read(tmp_path / "a").current().values()}
+    text = recipe.read_text()
+    recipe.write_text(text.replace("temperature = 0.8", "temperature = 0.7"))
+    ran(tmp_path / "a", recipe)
+    study = read(tmp_path / "a")
+    new = {cell["cell"] for cell in study.current().values()}
+    assert not old & new and len(study.done) == 60
+    recipe.write_text(text)
+    assert run(Recipe.read(str(recipe), limit=5), tmp_path / "a") == 0
+    assert {c["cell"] for c in read(tmp_path / "a").current().values()} == old
+    # what changes no particle changes no key
+    recipe.write_text(text.replace("[[method]]\n", "[[method]]\nbatch = 7\n", 1))
+    assert run(Recipe.read(str(recipe), limit=5), tmp_path / "a") == 0
+
+
+def test_parts_share_the_problems(recipe, tmp_path) -> None:
+    whole = ran(tmp_path / "whole", recipe)
+    asked = Recipe.read(str(recipe), limit=5)
+    assert run(asked, tmp_path / "a", (1, 2)) == 18
+    assert run(asked, tmp_path / "a", (2, 2)) == 12
+    assert same(runs_of(tmp_path / "a"), whole)
+    assert run(asked, tmp_path / "a") == 0
+
+
+def test_two_runs_on_one_file(tmp_path) -> None:
+    with Journal(tmp_path), pytest.raises(UserError, match="another run is writing"):
+        Journal(tmp_path)
+    with Journal(tmp_path, 1), Journal(tmp_path, 2):
+        for part in (1, None):
+            with pytest.raises(UserError, match="another run is writing"):
+                Journal(tmp_path, part)
+    Journal(tmp_path).close()
+
+
+def test_a_full_disk_loses_nothing(recipe, tmp_path, monkeypatch) -> None:
+    whole = ran(tmp_path / "whole", recipe)
+    real, room = os.pwrite, [6000]
+
+    def write(handle: int, data: Any, offset: int) -> int:
+        if room[0] <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real(handle, data[: room[0]], offset)
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "pwrite", write)
+    with pytest.raises(UserError, match="No space left on device; nothing recorded"):
+        ran(tmp_path / "a", recipe)
+    text = (tmp_path / "a/records.jsonl").read_text()
+    assert text.endswith("\n") and 0 < len(runs_of(tmp_path / "a")) < len(whole)
+    room[0] = 1 << 30
+    assert same(ran(tmp_path / "a", recipe), whole)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has /dev/full")
+def test_a_device_that_is_full(tmp_path) -> None:
+    (tmp_path / "records.jsonl").symlink_to("/dev/full")
+    with Journal(tmp_path) as journal, pytest.raises(UserError) as told:
+        journal.append(["a line"])
+    assert "No space left on device" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_place_that_cannot_be_written(recipe, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write .*: Not a directory"):
+        ran(tmp_path / "file" / "a", recipe)
+
+
+def test_records_and_packed_records_say_the_same(recipe, tmp_path) -> None:
+    ran(tmp_path / "a", recipe)
+    file, size = pack(tmp_path / "a", tmp_path / "b.jsonl.xz")
+    assert size == file.stat().st_size < (tmp_path / "a/records.jsonl").stat().st_size
+    (tmp_path / "b").mkdir()
+    file.rename(tmp_path / "b/records.jsonl.xz")
+    a, b = read(tmp_path / "a"), read(tmp_path / "b")
+    assert a.done == b.done and a.current() == b.current()
+    for id in a.lines:
+        assert sorted(map(str, a.runs(id))) == sorted(map(str, b.runs(id)))
+        assert len(b.lines[id]) == 1
+
+
+def test_a_line_keeps_a_run() -> None:
+    """Twice the same solution is written once; infinite rewards are no JSON."""
+    paths = [path_of("5", 1.25), path_of(None, -float("inf")), path_of("5", 1.25)]
+    record = run_of("k", "p", paths, [0.5, 0.0, 1 / 3])
+    line = json.loads(encode([record]))
+    assert len(line["paths"]) == 2 and len(line["steps"]) == 3
+    (back,) = decode(line)
+    assert back.paths == paths and back.chosen == 0
+    assert back.weights == [0.5, 0.0, 0.333333]
+
+
+def test_records_of_a_newer_format_are_refused(tmp_path) -> None:
+    line = json.dumps(dict(session=dict(schema=SCHEMA + 1)))
+    (tmp_path / "records.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match="newer pfref"):
+        read(tmp_path)
+
+
+def test_memory_that_runs_out_halves_the_batch(recipe, tmp_path, monkeypatch, capsys):
+    whole = ran(tmp_path / "whole", recipe)
+
+    def greedy(cell: Any, items: Any, task: Any, pair: Any, note: Any, batch: int):
+        if batch > 32:
+            pretend(cell, items[:2], task, pair, note, batch)
+            raise torch.OutOfMemoryError
+        pretend(cell, items, task, pair, note, batch)
+
+    monkeypatch.setattr(experiment, "solve_cell", greedy)
+    assert same(ran(tmp_path / "a", recipe), whole)
+    assert "batch = 64 from here\npfref: out of memory; batch = 32" in (
+        capsys.readouterr().err
+    )
+
+    def hopeless(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(experiment, "solve_cell", hopeless)
+    with pytest.raises(UserError, match="out of memory with 4 particles"):
+        ran(tmp_path / "b", recipe)
+
+
+GOOD = dict(task="minimath", data="minimath500", budgets=[1], seeds=[0])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(budget=[1]), "unknown entry 'budget'; did you mean budgets"),
+        (dict(settings=dict(temperatur=1)), "did you mean temperature"),
+        (dict(settings=dict(particles=4)), "unknown entry 'particles'"),
+        (dict(settings=dict(tau="much")), "tau is a finite number, not 'much'"),
+        (dict(settings=dict(max_steps=2.5)), "max_steps is a whole number"),
+        (dict(settings=dict(temperatures=[1, "2"])), "a list of finite numbers"),
+        (dict(settings=dict(potential="evens")), "potential is one of odds, score"),
+        (
+            dict(method=[dict(label="a", method="mcts")]),
+            "method is one of greedy, samples",
+        ),
+        (dict(method=[dict(label="a", widht=4)]), "did you mean width"),
+        (dict(method=[dict(label="a"), dict(label="a")]), "two methods have one label"),
+        (dict(method=[]), "no [[method]] table"),
+        (dict(method=[{}]), "a method has no label"),
+        (dict(task="chess"), "there is no task 'chess'"),
+        (dict(task=None), "it names no task"),
+        (dict(budgets=[]), "budgets is a list"),
+        (dict(budgets=[0]), "each of budgets is at least 1"),
+        (dict(budgets=[4, 4]), "names one number twice"),
+        (dict(seeds="0"), "seeds is a list"),
+        (dict(limit=-1), "limit is at least 0"),
+    ],
+)
+def test_mistakes_in_a_recipe(change, message) -> None:
+    with pytest.raises(UserError) as told:
+        Recipe.of(GOOD | dict(method=[dict(label="a")]) | change)
+    assert message in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["run", "nosuch"], "there is no recipe nosuch; name a TOML file, or one of"),
+        (["run", "README.md"], "cannot read the recipe README.md"),
+        (["run", "minimath500", "--data", "nosuch"], "nosuch"),
+        (["run", "minimath500", "--part", "3/2"], "3/2 is not a share"),
+        (["run", "minimath500", "--model", "nosuch"], "there is no model at"),
+        (["report", "nosuch"], "nosuch holds no records"),
+        (["pack", "nosuch"], "nosuch holds no records"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    tmp_path, monkeypatch, capsys, arguments, message
+) -> None:
+    shutil.copy(ROOT / "README.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, *(["--quiet"] if arguments[0] == "run" else [])]) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err and len(err.splitlines()) == 1 and err.startswith("pfref: ")
+
+
+def test_every_shipped_recipe_can_be_read() -> None:
+    for file in (ROOT / "pfref/recipes").glob("*.toml"):
+        cells = Recipe.read(file.stem).cells
+        assert len({cell.key for cell in cells}) == len(cells)
+        seeds = [cell.settings.seed for cell in cells]
+        assert seeds == sorted(seeds)  # one seed of all methods, then the next
+
+
+def test_the_shipped_models_in_pieces(tmp_path, capsys) -> None:
+    """Two texts alike, one that cannot be read, a run in pieces: the same particles as
+    in one go, and the report counts what could not be read as not solved.
+    """
+    problems = load_set("minimath500")[:3]
+    texts = [problems[k] for k in (0, 1, 0, 2)]
+    rows = [dict(problem=p.problem, answer=p.answer) for p in texts]
+    rows += [dict(problem="What is blue?", answer="5")]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "r.toml").write_text(RECIPE.replace("minimath500", "data.jsonl"))
+    recipe = str(tmp_path / "r.toml")
+    common = ["run", recipe, "--seeds", "3", "--budgets", "2", "--quiet", "--out"]
+    assert main([*common, str(tmp_path / "whole")]) == 0
+    for limit in ("2", "3", "5"):
+        assert main([*common, str(tmp_path / "a"), "--limit", limit]) == 0
+    whole = runs_of(tmp_path / "whole")
+    assert_same(runs_of(tmp_path / "a"), whole)
+    assert len(whole) == 10 and sum(run.failed is not None for run in whole) == 2
+    first, third = (
+        [
+            [path.steps for path in run.paths]
+            for run in whole
+            if run.id == f"data/000{k}"
+        ]
+        for k in (0, 2)
+    )
+    assert first != third  # twins have particles of their own
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "a"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["problems"] == 5
+    assert all(row["problems"] == 5 for row in report["rows"])
+    assert main(["report", str(tmp_path / "a"), "--limit", "1", "--skip", "4"]) == 0
+    assert "1 problems" in (text := capsys.readouterr().out)
+    assert "0.0" in text and "100.0" not in text
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed(tmp_path) -> None:
+    """Twenty SIGKILLs: the records are those of an undisturbed run."""
+    (tmp_path / "r.toml").write_text(RECIPE)
+    source = random.Random(12)
+    command = [sys.executable, "-m", "pfref", "run", str(tmp_path / "r.toml")]
+    command += ["--limit", "150", "--quiet", "--out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    kills = 0
+    while True:
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "a")],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        if kills < 20:
+            begun = time.time()
+            file = tmp_path / "a/records.jsonl"
+            size = file.stat().st_size if file.exists() else 0
+            while time.time() - begun < 120 and process.poll() is None:
+                if file.exists() and file.stat().st_size > size:
+                    break
+                time.sleep(0.005)
+            time.sleep(source.expovariate(1 / 0.3))
+            process.send_signal(signal.SIGKILL)
+        err = process.communicate(timeout=600)[1].decode()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, err
+        kills += 1
+    assert kills == 20
+    subprocess.run(
+        [*command, str(tmp_path / "b")], cwd=ROOT, env=environment, check=True
+    )
+    whole = runs_of(tmp_path / "b")
+    assert_same(runs_of(tmp_path / "a"), whole)
+    assert len(whole) == 150 * 6
