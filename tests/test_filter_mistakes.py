@@ -265,3 +265,18 @@ def test_lower_variance_than_multinomial() -> None:
         < variance["multinomial"]
     )
     assert residual(weights[0], u[0]).shape == (10,)
+
+
+def test_a_model_is_told_which_step_it_is() -> None:
+    """Potentials and transitions that change with time depend on it."""
+    told: list[int] = []
+
+    class Listening(RandomLengths):
+        def mutate(
+            self, state: Tensor, t: int, active: Tensor, sources: Sequence[Generator]
+        ) -> Tensor:
+            told.append(t)
+            return super().mutate(state, t, active, sources)
+
+    run = particle_filter(Listening(), 8, generators(0, 2))
+    assert told == list(range(2, len(run.steps) + 1))

@@ -80,3 +80,13 @@ def test_devices() -> None:
         assert best_device(None).type == "cpu"
         with pytest.raises(UserError, match="no CUDA device"):
             best_device("cuda")
+
+
+def test_the_last_gpu_is_the_number_below_their_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert best_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match="the last one is cuda:1"):
+        best_device("cuda:2")

@@ -39,6 +39,11 @@ def test_genealogy_draws_every_particle_and_labels_answers() -> None:
         and axes.get_title() == "a title"
     )
     assert len(axes.collections) >= 9 and len(axes.lines) == 6
+    lines = {(*line.get_xdata(), *line.get_ydata()) for line in axes.lines}
+    assert lines == {
+        *((1, 2, 0, 0), (1, 2, 0, 1), (1, 2, 2, 2)),  # a line from parent to child
+        *((2, 3, 0, 0), (2, 3, 2, 1), (2, 3, 2, 2)),
+    }
 
 
 def test_bootstrap_covers_as_it_says() -> None:

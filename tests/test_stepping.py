@@ -15,6 +15,7 @@ from pfref.randomness import generator
 from pfref.stepping import (
     BLANK,
     advance,
+    byte_alphabet,
     complete_state,
     match_table,
     token_bytes,
@@ -157,3 +158,12 @@ def test_real_tokenizers_fast_and_byte_for_byte(name: str) -> None:
     text = "So \\boxed{😀🜁½𝛼}.\n\n\tif x:  y = “π”  \n## Step 2 <tool_call> é\u00a0。"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert b"".join(pieces[k] for k in ids) == text.encode()
+
+
+def test_the_byte_alphabet_is_the_one_of_byte_level_tokenizers() -> None:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    assert set(byte_alphabet()) == set(ByteLevel.alphabet())
+    assert sorted(byte_alphabet().values()) == list(range(256))
+    # A control character, the space, a letter, and the soft hyphen, in GPT-2's letters.
+    assert [byte_alphabet()[c] for c in "\u0100\u0120a\u0143"] == [0, 32, 97, 173]
