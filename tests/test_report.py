@@ -1,0 +1,331 @@
+"""Reports: figures computed by hand from a small set of records, and closed forms."""
+
+import itertools
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pfref import UserError
+from pfref.__main__ import main
+from pfref.methods import leads
+from pfref.minimath.problems import load_set
+from pfref.solution import VOTES, Particle, choose
+from pfref.study import measures
+from pfref.study.curves import curves
+from pfref.study.grades import decided, grade
+from pfref.study.recipe import Cell, Recipe
+from pfref.study.records import Run, Written, pack
+from pfref.study.report import report_on
+from pfref.study.tables import as_text
+from tests.recorded import RECIPE, path_of, run_of, write_study
+
+PROBLEMS = load_set("minimath500")[:3]  # levels 1, 2, 3
+BAR = """
+[[method]]
+label = "large"
+method = "greedy"
+bar = true
+"""
+
+
+def samples_of(k: int, seed: int) -> list[Written]:
+    """Four samples of problem k: R for the right answer."""
+    right = PROBLEMS[k].answer
+    words = (("R5R5", "RRR6", "7777"), ("R5R5", "RR66", "7R77"))[seed][k]
+    return [
+        path_of(right if word == "R" else word, reward, 10)
+        for reward, word in enumerate(words)
+    ]
+
+
+def made_up(cell: Cell) -> list[Run]:
+    """Samples; filters of which N = 2 solves the second problem and N = 4 the first two
+    with seed 0 and all with seed 1; a large model that solves the second.
+    """
+    found = []
+    for k, problem in enumerate(PROBLEMS):
+        seed, answer = cell.settings.seed, problem.answer
+        if cell.label == "samples":
+            found.append(run_of(cell.key, problem.id, samples_of(k, seed), scored=45))
+            continue
+        if cell.label == "large":
+            solved = k == 1
+        else:
+            solved = k == 1 if cell.n == 2 else k < 2 + seed
+        paths = [
+            path_of("9", 5.0),
+            *[path_of(answer if solved else "8")] * (cell.n - 1),
+        ]
+        weights = [0.4, *[0.6 / max(1, cell.n - 1)] * (cell.n - 1)]
+        if cell.n == 1:
+            paths = [path_of(answer if solved else "8")]
+        found.append(
+            run_of(cell.key, problem.id, paths, weights[: len(paths)], 10 * len(paths))
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("report")
+    (place / "r.toml").write_text(RECIPE + BAR)
+    write_study(place, Recipe.read(str(place / "r.toml")), made_up)
+    return place
+
+
+def row(report: dict, method: str, n: int) -> dict:
+    (found,) = [r for r in report["rows"] if (r["method"], r["n"]) == (method, n)]
+    return found
+
+
+def test_accuracies_by_hand(folder) -> None:
+    """The mean over blocks, seeds and problems."""
+    report = report_on(folder)
+    assert report["problems"] == 3 and report["seeds"] == [0, 1]
+    expected = {  # over problems, of the two seeds
+        ("majority", 1): [(2 + 2) / 8, (3 + 2) / 8, (0 + 1) / 8],
+        ("majority", 2): [1, (2 + 1) / 4, 1 / 4 * 0],
+        ("majority", 4): [1, 1, 0],
+        ("best-of-N", 2): [0, (1 + 1) / 4, 1 / 4],
+        ("best-of-N", 4): [0, 0, 0],
+        ("weighted best-of-N", 4): [0, 1 / 2, 0],
+        ("early-stopped vote", 4): [1, 1, 0],
+        ("pass@N (oracle)", 1): [1 / 2, 5 / 8, 1 / 8],
+        ("pass@N (oracle)", 2): [5 / 6, (1 + 5 / 6) / 2, 1 / 4],
+        ("pass@N (oracle)", 4): [1, 1, 1 / 2],
+        ("filter", 2): [0, 1, 0],
+        ("filter", 4): [1, 1, 1 / 2],
+        ("large", 1): [0, 1, 0],
+    }
+    for (method, n), values in expected.items():
+        found = row(report, method, n)
+        assert list(found["levels"].values()) == pytest.approx(values), (method, n)
+        assert found["accuracy"] == pytest.approx(sum(values) / 3)
+        assert found["low"] <= found["accuracy"] <= found["high"]
+        assert found["problems"] == 3 and found["seeds"] == 1 + (method != "large")
+
+
+def test_tokens_by_hand(folder) -> None:
+    """Scored tokens count where a reward model is asked; of fewer samples, their share
+    beside the prompt, 5 tokens.
+    """
+    report = report_on(folder)
+    cost = {("majority", 2): 20, ("majority", 4): 40, ("best-of-N", 2): 45}
+    cost |= {("best-of-N", 4): 85, ("filter", 4): 80, ("filter", 2): 40}
+    cost |= {("large", 1): 10, ("pass@N (oracle)", 2): 20}
+    for (method, n), tokens in cost.items():
+        assert row(report, method, n)["tokens"] == pytest.approx(tokens)
+    assert row(report, "filter", 2)["seconds"] == 2.0
+    assert row(report, "majority", 2)["seconds"] is None  # nobody ran it
+
+
+def test_differences_by_hand(folder) -> None:
+    report = report_on(folder)
+    found = {(d["rival"], d["n"], d["at"]): d for d in report["differences"]}
+    paired = np.array([1, 1, 0.5]) - np.array([1, 1, 0])
+    at_n = found["majority", 4, "n"]
+    assert at_n["mean"] == pytest.approx(paired.mean())
+    # of 27 equally likely resamples 8 are zeros only, and one is the third only
+    assert (at_n["low"], at_n["high"]) == pytest.approx((0, 0.5))
+    # 80 tokens lie between best-of-2's 45 and best-of-4's 85
+    share = math.log(80 / 45) / math.log(85 / 45)
+    rival = (1 - share) * np.array([0, 0.5, 0.25]) + share * np.zeros(3)
+    at_tokens = found["best-of-N", 4, "tokens"]
+    assert at_tokens["mean"] == pytest.approx((np.array([1, 1, 0.5]) - rival).mean())
+    assert ("majority", 4, "tokens") not in found  # 80 is more than it ever took
+    assert not any(
+        "oracle" in d["rival"] or d["rival"] == "large" for d in found.values()
+    )
+
+
+def test_the_bar_and_the_rates(folder) -> None:
+    report = report_on(folder)
+    (bar,) = report["bar"]
+    passes = {p["method"]: p["n"] for p in bar["passes"]}
+    assert bar["accuracy"] == pytest.approx(1 / 3)
+    assert passes == {
+        "majority": 1,  # 10/24
+        "best-of-N": 1,
+        "weighted best-of-N": 1,
+        "confidence vote": 1,
+        "early-stopped vote": 1,
+        "filter": 4,
+    }
+    rates = {(r["rival"], r["n"], r["by"]): r for r in report["rates"]}
+    # majority has 10/24, 14/24, 16/24: above the filter's 1/3 from its first budget
+    assert rates["majority", 2, "n"]["rate"] == 0
+    assert rates["majority", 2, "n"]["least"] == 1 / 2
+    assert rates["majority", 4, "n"]["rate"] is None  # it never reaches 5/6
+    assert rates["majority", 4, "n"]["most"] == 1
+    text = as_text(report)
+    assert "<0.5" in text and ">1" in text and "large, the bar" in text
+
+
+def test_answers_are_graded_from_texts(folder, tmp_path) -> None:
+    """Whatever a run chose or thought right: another weight makes another answer, and
+    no line holds a verdict.
+    """
+    text = (folder / "records.jsonl").read_text()
+    assert "correct" not in text and "answer" not in text
+    assert PROBLEMS[0].problem not in text
+    (tmp_path / "records.jsonl").write_text(text.replace("[0.4,", "[0.9,"))
+    assert row(report_on(tmp_path), "filter", 4)["accuracy"] == 0
+    argmax = row(report_on(folder, choices=["argmax"]), "filter (argmax)", 4)
+    assert argmax["accuracy"] == 0  # "9" has the highest reward
+
+
+def test_packed_records_give_the_same_report(folder, tmp_path) -> None:
+    pack(folder, tmp_path / "records.jsonl.xz")
+    assert report_on(tmp_path) == report_on(folder)
+
+
+def test_a_study_that_has_only_begun(folder, tmp_path) -> None:
+    """Half of the records: rows say how many problems they rest on."""
+    lines = (folder / "records.jsonl").read_text().splitlines()
+    kept = [x for x in lines if PROBLEMS[0].id not in x or '"cell"' in x[:9]]
+    (tmp_path / "records.jsonl").write_text("\n".join(kept[:-4]) + "\n")
+    report = report_on(tmp_path)
+    assert report["problems"] == 2
+    assert as_text(report) and json.loads(json.dumps(report)) == report
+
+
+def test_command_and_figures(folder, tmp_path, capsys) -> None:
+    assert main(["report", str(folder), "--plot", str(tmp_path / "new")]) == 0
+    assert "filter minus each, in points, at equal N" in capsys.readouterr().out
+    for name in ("n", "tokens"):
+        assert (tmp_path / f"new/accuracy-by-{name}.svg").stat().st_size > 1000
+    assert main(["report", str(folder), "--reference", "nosuch"]) == 2
+    assert "no method 'nosuch'" in capsys.readouterr().err
+    assert main(["report", str(folder), "--choices", "vote,best"]) == 2
+    assert "no choice 'best'" in capsys.readouterr().err
+    assert main(["report", str(folder), "--data", "miniaime"]) == 2
+    assert "not of the problems of miniaime" in capsys.readouterr().err
+
+
+def test_every_line_has_a_colour_and_marker_of_its_own(folder) -> None:
+    axes = curves(report_on(folder), "tokens")
+    drawn = [line for line in axes.get_lines() if len(set(line.get_xdata())) > 1]
+    looks = {(line.get_color(), line.get_marker()) for line in drawn}
+    assert len(looks) == len(drawn) > 3
+    with pytest.raises(UserError, match="no method 'nosuch'"):
+        curves(report_on(folder), methods=["nosuch"])
+
+
+def test_records_of_old_settings_are_not_reported(folder, tmp_path) -> None:
+    shutil.copy(folder / "records.jsonl", tmp_path / "records-1.jsonl")
+    (tmp_path / "r.toml").write_text(RECIPE.replace("0.8", "0.5"))
+    write_study(
+        tmp_path / "new",
+        Recipe.read(str(tmp_path / "r.toml")),
+        lambda cell: made_up(cell) if cell.label == "samples" else [],
+    )
+    fresh = (tmp_path / "new/records.jsonl").read_text()
+    later = fresh.replace('"time": "2', '"time": "9')
+    (tmp_path / "records-2.jsonl").write_text(later)
+    grades = grade(tmp_path)
+    assert "filter" not in grades.methods and "majority" in grades.methods
+
+
+def test_pass_at_n_is_the_mean_over_all_subsets() -> None:
+    for correct, samples, n in itertools.product(range(6), [5], range(1, 6)):
+        right = [True] * correct + [False] * (samples - correct)
+        subsets = list(itertools.combinations(right, n))
+        share = sum(map(any, subsets)) / len(subsets)
+        assert measures.pass_at(correct, samples, n) == pytest.approx(share)
+
+
+def test_choices_in_blocks_are_those_of_solutions() -> None:
+    """With ties, unfinished samples, and samples without an answer."""
+    source = random.Random(1)
+    for _ in range(200):
+        size = source.choice([3, 8, 16])
+        found = [
+            Particle(
+                (),
+                source.choice(["a", "b", "c", None]),
+                0.1,
+                source.choice([-1.0, 0.0, 2.0, -math.inf]),
+                source.random() < 0.8,
+                5,
+                source.choice([-0.5, -1.0]),
+            )
+            for _ in range(size)
+        ]
+        done = np.array([p.finished for p in found])
+        names = [p.answer if p.finished else None for p in found]
+        answers = np.array([-1 if a is None else "abc".index(a) for a in names])
+        rewards = np.array([p.reward for p in found])
+        for n in (1, 2, 3, size):
+            blocks = [found[k : k + n] for k in range(0, size // n * n, n)]
+            for name in ("majority", "weighted", "confidence"):
+                shares = np.array([VOTES[name](p) for p in found])
+                got = measures.votes(answers, shares, n)
+                chosen = [choose(name, block) for block in blocks]
+                want = [p.answer if p and p.answer else None for p in chosen]
+                # only where an answer has a share; else both have none that counts
+                assert [None if g < 0 else "abc"[g] for g in got] == want
+            got = measures.best(rewards, done, n)
+            chosen = [choose("argmax", block) for block in blocks]
+            assert [None if g < 0 else found[g].answer for g in got] == [
+                p.answer if p else None for p in chosen
+            ]
+
+
+def test_early_stopping() -> None:
+    """Four alike are enough, 1 - 2^-5; three are not, 1 - 2^-4; nor are 5 against 2."""
+    assert leads(4, 0) == pytest.approx(31 / 32) and leads(3, 0) == pytest.approx(
+        15 / 16
+    )
+    assert decided(4, 0) and not decided(3, 0) and not decided(5, 2)
+    assert leads(7, 1) == pytest.approx(1 - (1 + 9) / 2**9) and decided(7, 1)
+    done = np.ones(16, dtype=bool)
+    same = np.zeros(16, dtype=np.int64)
+    assert measures.stops(same, done, 8, 4, decided) == [(0, 4), (8, 4)]
+    assert measures.stops(same, done, 8, 1, decided) == [(0, 4), (8, 4)]
+    mixed = np.array([0, 1, 0, 0, 0, 0, 0, 0, *range(8)])
+    assert measures.stops(mixed, done, 8, 4, decided) == [(0, 8), (8, 8)]
+    assert measures.stops(mixed, done, 16, 4, decided) == [(0, 8)]
+    done[:2] = False  # no votes
+    assert measures.stops(same, done, 8, 4, decided) == [(0, 8), (8, 4)]
+
+
+def test_isotonic_regression() -> None:
+    found = measures.isotonic(np.array([[1, 3, 2, 4], [3, 2, 1, 0], [0, 1, 2, 3.0]]))
+    assert found.tolist() == [[1, 2.5, 2.5, 4], [1.5] * 4, [0, 1, 2, 3]]
+
+
+def test_scaling_rate_of_a_shifted_curve() -> None:
+    """A rival that needs four times the budget; beyond its budgets the rate is said to
+    be more, and before its first one to be less.
+    """
+    places = np.arange(5.0)
+    ours = np.tile(0.1 + 0.1 * places, (50, 1))
+    theirs = ours - 0.2
+    weights = measures.resamples(50, 100)
+    found = measures.rates(ours, theirs, places, places, weights)
+    assert np.array(found[:3]) == pytest.approx(4.0) and found[3] == (math.inf,) * 3
+    back = measures.rates(theirs, ours, places, places, weights)
+    assert back[0] == (0, 0, 0) and np.array(back[2:]) == pytest.approx(0.25)
+    half = measures.rates(ours[:, :3], ours - 0.05, places[:3], places, weights)
+    assert np.array(half) == pytest.approx(2**0.5)
+
+
+def test_intervals_cover_the_truth() -> None:
+    """Of 400 data sets of 100 problems the 95 % interval misses the true mean in about
+    5 %: within three standard errors, and one point for the percentile's own error.
+    """
+    source = np.random.default_rng(3)
+    weights = measures.resamples(100, 1000)
+    inside = 0
+    for _ in range(400):
+        mean, low, high = measures.estimate(source.random(100) ** 2, weights)
+        inside += low <= 1 / 3 <= high
+    spread = 3 * math.sqrt(0.95 * 0.05 / 400)
+    assert 0.95 - spread - 0.01 <= inside / 400 <= 0.95 + spread
+    values = np.where(np.arange(100) < 3, np.nan, 1.0)
+    assert measures.estimate(values, weights) == (1.0, 1.0, 1.0)
