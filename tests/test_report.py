@@ -285,13 +285,13 @@ def test_early_stopping() -> None:
     assert leads(7, 1) == pytest.approx(1 - (1 + 9) / 2**9) and decided(7, 1)
     done = np.ones(16, dtype=bool)
     same = np.zeros(16, dtype=np.int64)
-    assert measures.stops(same, done, 8, 4, decided) == [(0, 4), (8, 4)]
-    assert measures.stops(same, done, 8, 1, decided) == [(0, 4), (8, 4)]
+    assert measures.stops(same, done, 8, 4, decided) == [(0, 4, 0), (8, 4, 0)]
+    assert measures.stops(same, done, 8, 1, decided) == [(0, 4, 0), (8, 4, 0)]
     mixed = np.array([0, 1, 0, 0, 0, 0, 0, 0, *range(8)])
-    assert measures.stops(mixed, done, 8, 4, decided) == [(0, 8), (8, 8)]
-    assert measures.stops(mixed, done, 16, 4, decided) == [(0, 8)]
+    assert measures.stops(mixed, done, 8, 4, decided) == [(0, 8, 0), (8, 8, 0)]
+    assert measures.stops(mixed, done, 16, 4, decided) == [(0, 8, 0)]
     done[:2] = False  # no votes
-    assert measures.stops(same, done, 8, 4, decided) == [(0, 8), (8, 4)]
+    assert measures.stops(same, done, 8, 4, decided) == [(0, 8, 0), (8, 4, 0)]
 
 
 def test_isotonic_regression() -> None:

@@ -94,7 +94,7 @@ def grade(
     data     where the problems are, if not where the records say
     Raises UserError if there are no records, or they are not of the data.
     """
-    study = read(folder)
+    study = read(folder, check=False)
     cells = study.current()
     if not cells or not study.lines:
         raise UserError(f"{folder} holds no records; `pfref run` writes them")
@@ -259,11 +259,8 @@ def sampled(
             cost = written + (0 if name in UNSCORED else judged)
             yield prefix + title, n, float(right[picked].mean()), cost, seconds
         drawn = measures.stops(answers, finished, n, ROUND, decided)
-        ends = [
-            measures.votes(answers[a : a + m], shares["majority"][a : a + m], m)[0]
-            for a, m in drawn
-        ]
-        spent = np.mean([lengths[a : a + m].sum() for a, m in drawn])
+        ends = [answer for _, _, answer in drawn]
+        spent = np.mean([lengths[a : a + m].sum() for a, m, _ in drawn])
         yield prefix + EARLY, n, float(right[ends].mean()), float(spent), np.nan
         hits = int(right[answers].sum())
         oracle = measures.pass_at(hits, len(answers), n)

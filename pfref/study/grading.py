@@ -16,6 +16,7 @@ The rules, of which each has its rows in the tests. In doubt an answer is wrong.
 import re
 import sys
 import time
+from fractions import Fraction
 from functools import lru_cache
 from importlib import metadata
 
@@ -59,8 +60,14 @@ def same_number(gold: str, answer: str) -> bool:
         return bool(gold.strip())
     if max(len(gold), len(answer)) > LONGEST:
         return False
-    values = [number(quantity(cleaned(text)).value) for text in (gold, answer)]
-    return values[0] is not None and values[0] == values[1]
+    value = plain(gold)
+    return value is not None and value == plain(answer)
+
+
+@lru_cache(CACHED)
+def plain(text: str) -> Fraction | None:
+    """The plain number that an answer is."""
+    return number(quantity(cleaned(text)).value)
 
 
 def grader_version() -> str:

@@ -92,9 +92,9 @@ def stops(
     n: int,
     round: int,
     decided: Callable[[int, int], bool],
-) -> list[tuple[int, int]]:
+) -> list[tuple[int, int, int]]:
     """For each block of n consecutive samples, drawn `round` at a time, when the vote
-    is decided: its first sample, and the number of samples that were drawn.
+    is decided: its first sample, how many were drawn, and the answer, -1 for none.
 
     decided  of the leader's and the second's votes
     """
@@ -111,7 +111,7 @@ def stops(
             leader, second, *_ = *sorted(counts.values(), reverse=True), 0, 0
             if decided(leader, second):
                 break
-        found.append((start, drawn))
+        found.append((start, drawn, max(counts, key=lambda a: counts[a], default=-1)))
     return found
 
 
