@@ -62,6 +62,15 @@ def test_json_and_seed(capsys) -> None:
     )
 
 
+@pytest.mark.parametrize("method", ["samples", "beam", "tempering"])
+def test_a_method_by_name(capsys, method) -> None:
+    flags = ["--method", method, "-n", "8", "--sweeps", "2", "--temperatures", "1,2"]
+    assert main(["solve", PROBLEM, *flags, "--choose", "argmax"]) == 0
+    out, err = capsys.readouterr()
+    assert "answer  " in out and "4 of" not in out and "tokens/s" in err
+    assert ("log evidence" in out) == (method != "beam")
+
+
 def test_plot_and_file(tmp_path, capsys) -> None:
     (tmp_path / "p.jsonl").write_text(
         json.dumps({"problem": PROBLEM})
@@ -263,6 +272,10 @@ def test_output_that_nobody_reads_on_is_no_traceback() -> None:
         ([PROBLEM, "--tau", "inf"], "inf is not a finite number"),
         ([PROBLEM, "--threshold", "much"], "invalid number value"),
         ([PROBLEM, "--threshold", "7"], "between 0 and 1"),
+        ([PROBLEM, "--method", "mcts"], "invalid choice"),
+        ([PROBLEM, "--temperatures", "1,x"], "invalid numbers value"),
+        ([PROBLEM, "--temperatures", "2,1"], "begin with 1"),
+        ([PROBLEM, "--width", "0"], "width is at least 1"),
         ([PROBLEM, "--batch", "0"], "at least one particle, not 0"),
         ([PROBLEM, "--system", "Be brief."], "no place for a system prompt"),
         ([PROBLEM, "--plot", "tree.txt"], "cannot draw"),

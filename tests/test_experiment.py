@@ -260,6 +260,23 @@ def test_mistakes_in_a_recipe(change, message) -> None:
 
 
 @pytest.mark.parametrize(
+    "options, message",
+    [
+        ('method = "gibbs"', "4 sweeps of 1 chains take at least 8 particles"),
+        ('method = "tempering"\nsweeps = 2', "take at least 8 particles"),
+        ('method = "gibbs"\nsweeps = 1\nfinished = "reweighted"', "absorbed"),
+        ('anneal = "slowly"', "slowly"),
+    ],
+)
+def test_a_late_mistake_is_told_at_once(recipe, tmp_path, options, message) -> None:
+    text = recipe.read_text() + f'[[method]]\nlabel = "last"\n{options}\n'
+    recipe.write_text(text)
+    with pytest.raises(UserError, match="method 'last', budget 2: ") as told:
+        ran(tmp_path / "a", recipe)
+    assert message in str(told.value) and not runs_of(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         (["run", "nosuch"], "there is no recipe nosuch; name a TOML file, or one of"),

@@ -87,7 +87,7 @@ def test_accuracies_by_hand(folder) -> None:
     """The mean over blocks, seeds and problems."""
     report = report_on(folder)
     assert report["problems"] == 3 and report["seeds"] == [0, 1]
-    expected = {  # over problems, of the two seeds
+    expected: dict[tuple[str, int], list[float]] = {  # of each problem
         ("majority", 1): [(2 + 2) / 8, (3 + 2) / 8, (0 + 1) / 8],
         ("majority", 2): [1, (2 + 1) / 4, 1 / 4 * 0],
         ("majority", 4): [1, 1, 0],

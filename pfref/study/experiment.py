@@ -40,6 +40,8 @@ def plan(recipe: Recipe, study: Study, part: tuple[int, int] = (1, 1)) -> Plan:
     """What is left of a recipe when `study` is recorded. Part (k, m) is every m-th
     problem from the k-th on. Raises UserError for data that is not there.
     """
+    for cell in recipe.cells:
+        check(cell)
     items = load_items(recipe.data, recipe.limit, recipe.skip)
     texts = list(dict.fromkeys(item.problem for item in items))
     own = set(texts[part[0] - 1 :: part[1]])
@@ -48,6 +50,26 @@ def plan(recipe: Recipe, study: Study, part: tuple[int, int] = (1, 1)) -> Plan:
         lacking = {i.problem for i in items if (cell.key, i.id) not in done} & own
         left.append((cell, [item for item in items if item.problem in lacking]))
     return Plan(recipe, TASKS[recipe.task], items, [c for c in left if c[1]])
+
+
+def check(cell: Cell) -> None:
+    """What else would be refused only when the cell's turn comes, hours later."""
+    from ..schedules import schedule
+
+    s, place = cell.settings, f"method {cell.label!r}, budget {cell.n}: "
+    try:
+        schedule(s.anneal, s.proposal.max_steps)
+    except UserError as error:
+        raise UserError(f"{place}{error}") from error
+    if s.method in ("gibbs", "tempering"):
+        chains = len(s.temperatures) if s.method == "tempering" else 1
+        if cell.n < 2 * s.sweeps * chains:
+            raise UserError(
+                f"{place}{s.sweeps} sweeps of {chains} chains take at least "
+                f"{2 * s.sweeps * chains} particles; give it budgets of its own"
+            )
+        if s.finished != "absorbed":
+            raise UserError(f"{place}{s.method} leaves finished particles absorbed")
 
 
 class Models:
