@@ -23,10 +23,9 @@ from pfref.__main__ import main
 from pfref.minimath.problems import load_set
 from pfref.study import experiment
 from pfref.study.experiment import run
-from pfref.study.journal import Journal
 from pfref.study.recipe import Recipe
-from pfref.study.records import SCHEMA, Run, decode, encode, pack, read
-from tests.recorded import RECIPE, assert_same, path_of, pretend, run_of, runs_of
+from pfref.study.records import Run, pack, read
+from tests.recorded import RECIPE, assert_same, pretend, runs_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -124,16 +123,6 @@ def test_parts_share_the_problems(recipe, tmp_path) -> None:
     assert run(asked, tmp_path / "a") == 0
 
 
-def test_two_runs_on_one_file(tmp_path) -> None:
-    with Journal(tmp_path), pytest.raises(UserError, match="another run is writing"):
-        Journal(tmp_path)
-    with Journal(tmp_path, 1), Journal(tmp_path, 2):
-        for part in (1, None):
-            with pytest.raises(UserError, match="another run is writing"):
-                Journal(tmp_path, part)
-    Journal(tmp_path).close()
-
-
 def test_a_full_disk_loses_nothing(recipe, tmp_path, monkeypatch) -> None:
     whole = ran(tmp_path / "whole", recipe)
     real, room = os.pwrite, [6000]
@@ -154,15 +143,6 @@ def test_a_full_disk_loses_nothing(recipe, tmp_path, monkeypatch) -> None:
     assert same(ran(tmp_path / "a", recipe), whole)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has /dev/full")
-def test_a_device_that_is_full(tmp_path) -> None:
-    (tmp_path / "records.jsonl").symlink_to("/dev/full")
-    with Journal(tmp_path) as journal, pytest.raises(UserError) as told:
-        journal.append(["a line"])
-    assert "No space left on device" in str(told.value)
-    assert "\n" not in str(told.value)
-
-
 def test_a_place_that_cannot_be_written(recipe, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write .*: Not a directory"):
@@ -180,24 +160,6 @@ def test_records_and_packed_records_say_the_same(recipe, tmp_path) -> None:
     for id in a.lines:
         assert sorted(map(str, a.runs(id))) == sorted(map(str, b.runs(id)))
         assert len(b.lines[id]) == 1
-
-
-def test_a_line_keeps_a_run() -> None:
-    """Twice the same solution is written once; infinite rewards are no JSON."""
-    paths = [path_of("5", 1.25), path_of(None, -float("inf")), path_of("5", 1.25)]
-    record = run_of("k", "p", paths, [0.5, 0.0, 1 / 3])
-    line = json.loads(encode([record]))
-    assert len(line["paths"]) == 2 and len(line["steps"]) == 3
-    (back,) = decode(line)
-    assert back.paths == paths and back.chosen == 0
-    assert back.weights == [0.5, 0.0, 0.333333]
-
-
-def test_records_of_a_newer_format_are_refused(tmp_path) -> None:
-    line = json.dumps(dict(session=dict(schema=SCHEMA + 1)))
-    (tmp_path / "records.jsonl").write_text(line + "\n")
-    with pytest.raises(UserError, match="newer pfref"):
-        read(tmp_path)
 
 
 def test_memory_that_runs_out_halves_the_batch(recipe, tmp_path, monkeypatch, capsys):
@@ -223,42 +185,6 @@ def test_memory_that_runs_out_halves_the_batch(recipe, tmp_path, monkeypatch, ca
         ran(tmp_path / "b", recipe)
 
 
-GOOD = dict(task="minimath", data="minimath500", budgets=[1], seeds=[0])
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (dict(budget=[1]), "unknown entry 'budget'; did you mean budgets"),
-        (dict(settings=dict(temperatur=1)), "did you mean temperature"),
-        (dict(settings=dict(particles=4)), "unknown entry 'particles'"),
-        (dict(settings=dict(tau="much")), "tau is a finite number, not 'much'"),
-        (dict(settings=dict(max_steps=2.5)), "max_steps is a whole number"),
-        (dict(settings=dict(temperatures=[1, "2"])), "a list of finite numbers"),
-        (dict(settings=dict(potential="evens")), "potential is one of odds, score"),
-        (
-            dict(method=[dict(label="a", method="mcts")]),
-            "method is one of greedy, samples",
-        ),
-        (dict(method=[dict(label="a", widht=4)]), "did you mean width"),
-        (dict(method=[dict(label="a"), dict(label="a")]), "two methods have one label"),
-        (dict(method=[]), "no [[method]] table"),
-        (dict(method=[{}]), "a method has no label"),
-        (dict(task="chess"), "there is no task 'chess'"),
-        (dict(task=None), "it names no task"),
-        (dict(budgets=[]), "budgets is a list"),
-        (dict(budgets=[0]), "each of budgets is at least 1"),
-        (dict(budgets=[4, 4]), "names one number twice"),
-        (dict(seeds="0"), "seeds is a list"),
-        (dict(limit=-1), "limit is at least 0"),
-    ],
-)
-def test_mistakes_in_a_recipe(change, message) -> None:
-    with pytest.raises(UserError) as told:
-        Recipe.of(GOOD | dict(method=[dict(label="a")]) | change)
-    assert message in str(told.value) and "\n" not in str(told.value)
-
-
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -274,36 +200,6 @@ def test_a_late_mistake_is_told_at_once(recipe, tmp_path, options, message) -> N
     with pytest.raises(UserError, match="method 'last', budget 2: ") as told:
         ran(tmp_path / "a", recipe)
     assert message in str(told.value) and not runs_of(tmp_path / "a")
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["run", "nosuch"], "there is no recipe nosuch; name a TOML file, or one of"),
-        (["run", "README.md"], "cannot read the recipe README.md"),
-        (["run", "minimath500", "--data", "nosuch"], "nosuch"),
-        (["run", "minimath500", "--part", "3/2"], "3/2 is not a share"),
-        (["run", "minimath500", "--model", "nosuch"], "there is no model at"),
-        (["report", "nosuch"], "nosuch holds no records"),
-        (["pack", "nosuch"], "nosuch holds no records"),
-    ],
-)
-def test_mistakes_on_the_command_line(
-    tmp_path, monkeypatch, capsys, arguments, message
-) -> None:
-    shutil.copy(ROOT / "README.md", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert main([*arguments, *(["--quiet"] if arguments[0] == "run" else [])]) == 2
-    err = capsys.readouterr().err.strip()
-    assert message in err and len(err.splitlines()) == 1 and err.startswith("pfref: ")
-
-
-def test_every_shipped_recipe_can_be_read() -> None:
-    for file in (ROOT / "pfref/recipes").glob("*.toml"):
-        cells = Recipe.read(file.stem).cells
-        assert len({cell.key for cell in cells}) == len(cells)
-        seeds = [cell.settings.seed for cell in cells]
-        assert seeds == sorted(seeds)  # one seed of all methods, then the next
 
 
 def test_the_shipped_models_in_pieces(tmp_path, capsys) -> None:

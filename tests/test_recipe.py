@@ -1,0 +1,76 @@
+"""Recipes: the shipped ones can be read, and each mistake is one clear line."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pfref import UserError
+from pfref.__main__ import main
+from pfref.study.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+GOOD = dict(task="minimath", data="minimath500", budgets=[1], seeds=[0])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(budget=[1]), "unknown entry 'budget'; did you mean budgets"),
+        (dict(settings=dict(temperatur=1)), "did you mean temperature"),
+        (dict(settings=dict(particles=4)), "unknown entry 'particles'"),
+        (dict(settings=dict(tau="much")), "tau is a finite number, not 'much'"),
+        (dict(settings=dict(max_steps=2.5)), "max_steps is a whole number"),
+        (dict(settings=dict(temperatures=[1, "2"])), "a list of finite numbers"),
+        (dict(settings=dict(potential="evens")), "potential is one of odds, score"),
+        (
+            dict(method=[dict(label="a", method="mcts")]),
+            "method is one of greedy, samples",
+        ),
+        (dict(method=[dict(label="a", widht=4)]), "did you mean width"),
+        (dict(method=[dict(label="a"), dict(label="a")]), "two methods have one label"),
+        (dict(method=[]), "no [[method]] table"),
+        (dict(method=[{}]), "a method has no label"),
+        (dict(task="chess"), "there is no task 'chess'"),
+        (dict(task=None), "it names no task"),
+        (dict(budgets=[]), "budgets is a list"),
+        (dict(budgets=[0]), "each of budgets is at least 1"),
+        (dict(budgets=[4, 4]), "names one number twice"),
+        (dict(seeds="0"), "seeds is a list"),
+        (dict(limit=-1), "limit is at least 0"),
+    ],
+)
+def test_mistakes_in_a_recipe(change, message) -> None:
+    with pytest.raises(UserError) as told:
+        Recipe.of(GOOD | dict(method=[dict(label="a")]) | change)
+    assert message in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["run", "nosuch"], "there is no recipe nosuch; name a TOML file, or one of"),
+        (["run", "README.md"], "cannot read the recipe README.md"),
+        (["run", "minimath500", "--data", "nosuch"], "nosuch"),
+        (["run", "minimath500", "--part", "3/2"], "3/2 is not a share"),
+        (["run", "minimath500", "--model", "nosuch"], "there is no model at"),
+        (["report", "nosuch"], "nosuch holds no records"),
+        (["pack", "nosuch"], "nosuch holds no records"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    tmp_path, monkeypatch, capsys, arguments, message
+) -> None:
+    shutil.copy(ROOT / "README.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, *(["--quiet"] if arguments[0] == "run" else [])]) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err and len(err.splitlines()) == 1 and err.startswith("pfref: ")
+
+
+def test_every_shipped_recipe_can_be_read() -> None:
+    for file in (ROOT / "pfref/recipes").glob("*.toml"):
+        cells = Recipe.read(file.stem).cells
+        assert len({cell.key for cell in cells}) == len(cells)
+        seeds = [cell.settings.seed for cell in cells]
+        assert seeds == sorted(seeds)  # one seed of all methods, then the next

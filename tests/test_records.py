@@ -1,0 +1,48 @@
+"""Files of records: what a line keeps, and who may write to them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pfref import UserError
+from pfref.study.journal import Journal
+from pfref.study.records import SCHEMA, decode, encode, read
+from tests.recorded import path_of, run_of
+
+
+def test_two_runs_on_one_file(tmp_path) -> None:
+    with Journal(tmp_path), pytest.raises(UserError, match="another run is writing"):
+        Journal(tmp_path)
+    with Journal(tmp_path, 1), Journal(tmp_path, 2):
+        for part in (1, None):
+            with pytest.raises(UserError, match="another run is writing"):
+                Journal(tmp_path, part)
+    Journal(tmp_path).close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has /dev/full")
+def test_a_device_that_is_full(tmp_path) -> None:
+    (tmp_path / "records.jsonl").symlink_to("/dev/full")
+    with Journal(tmp_path) as journal, pytest.raises(UserError) as told:
+        journal.append(["a line"])
+    assert "No space left on device" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_line_keeps_a_run() -> None:
+    """Twice the same solution is written once; infinite rewards are no JSON."""
+    paths = [path_of("5", 1.25), path_of(None, -float("inf")), path_of("5", 1.25)]
+    record = run_of("k", "p", paths, [0.5, 0.0, 1 / 3])
+    line = json.loads(encode([record]))
+    assert len(line["paths"]) == 2 and len(line["steps"]) == 3
+    (back,) = decode(line)
+    assert back.paths == paths and back.chosen == 0
+    assert back.weights == [0.5, 0.0, 0.333333]
+
+
+def test_records_of_a_newer_format_are_refused(tmp_path) -> None:
+    line = json.dumps(dict(session=dict(schema=SCHEMA + 1)))
+    (tmp_path / "records.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match="newer pfref"):
+        read(tmp_path)
