@@ -65,6 +65,7 @@ def test_records_name_what_was_measured(tmp_path) -> None:
         tmp_path / "results" / "x.json", "python -m something", dict(value=1), seeds=3
     )
     record = json.loads((tmp_path / "results" / "x.json").read_text())
+    assert record["command"] == "python -m something"
     assert record["settings"] == {"seeds": 3} and record["results"] == {"value": 1}
     assert {"date", "processor", "threads", "torch", "transformers", "python"} <= set(
         record["environment"]
