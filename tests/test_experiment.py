@@ -77,12 +77,20 @@ def test_a_run_that_was_cut_anywhere_goes_on(recipe, tmp_path, capsys) -> None:
         shutil.rmtree(tmp_path / "cut")
 
 
-def test_what_is_recorded_is_not_run_again(recipe, tmp_path) -> None:
+def test_what_is_recorded_is_not_run_again(recipe, tmp_path, monkeypatch) -> None:
     asked = Recipe.read(str(recipe), limit=5)
     assert run(asked, tmp_path / "a") == 30 and run(asked, tmp_path / "a") == 0
     text = (tmp_path / "a/records.jsonl").read_text()
+    seen = []
+
+    def solve_cell(cell: Any, items: Any, *rest: Any) -> None:
+        seen.extend(item.id for item in items)
+        pretend(cell, items, *rest)
+
+    monkeypatch.setattr(experiment, "solve_cell", solve_cell)
     assert run(Recipe.read(str(recipe), limit=6), tmp_path / "a") == 6
     assert (tmp_path / "a/records.jsonl").read_text().startswith(text)
+    assert set(seen) == {"minimath500/005"} and len(seen) == 6
 
 
 def test_a_damaged_line_is_told_and_run_again(recipe, tmp_path, capsys) -> None:

@@ -97,6 +97,15 @@ def test_scaling_rate_of_a_shifted_curve() -> None:
     assert np.array(half) == pytest.approx(2**0.5)
 
 
+def test_scaling_rate_of_a_curve_that_falls() -> None:
+    """The rival's third budget is worse than its second: both count as their mean."""
+    ours, theirs = np.array([[0.3, 0.5]]), np.array([[0.2, 0.4, 0.3, 0.6]])
+    weights = measures.resamples(1, 10)
+    found = measures.rates(ours, theirs, np.arange(2.0), np.arange(4.0), weights)
+    first, second = 2 ** ((0.3 - 0.2) / 0.15), 2 ** (2 + 0.15 / 0.25 - 1)
+    assert np.array(found) == pytest.approx(np.array([[first] * 3, [second] * 3]))
+
+
 def test_intervals_cover_the_truth() -> None:
     """Of 400 data sets of 100 problems the 95 % interval misses the true mean in about
     5 %: within three standard errors, and one point for the percentile's own error.

@@ -1,7 +1,10 @@
 """Files of records: what a line keeps, and who may write to them."""
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +31,30 @@ def test_a_device_that_is_full(tmp_path) -> None:
         journal.append(["a line"])
     assert "No space left on device" in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_what_is_half_written_is_cut_off(tmp_path, monkeypatch, capsys) -> None:
+    """By the run itself when the disk is full, and by the next run after a crash."""
+    file = tmp_path / "records.jsonl"
+    file.write_text("first\nhalf of a long line")
+    with Journal(tmp_path) as journal:
+        journal.append(["2"])
+        assert file.read_text() == "first\n2\n"
+        assert "was cut short" in capsys.readouterr().err
+        real = os.pwrite
+
+        def write(handle: int, data: Any, offset: int) -> int:
+            if len(data) < 10:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(handle, data[:5], offset)
+
+        monkeypatch.setattr(os, "pwrite", write)
+        with pytest.raises(UserError, match="nothing recorded is lost"):
+            journal.append(["a line of twenty or so"])
+        assert file.read_text() == "first\n2\n"
+        monkeypatch.setattr(os, "pwrite", real)
+        journal.append(["3"])
+    assert file.read_text() == "first\n2\n3\n"
 
 
 def test_a_line_keeps_a_run() -> None:
