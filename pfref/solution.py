@@ -3,14 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .answers import vote
 from .reasoning import Reasoning, Thoughts
-from .resampling import inverse_cdf
+from .resampling import inverse_cdf, multinomial
 from .smc import ParticleFilter
 from .variance import families, relative_variance, standard_error
 
@@ -23,7 +22,7 @@ class Cost:
     problems.
     """
 
-    prompt_tokens: int  # fed once
+    prompt_tokens: int  # fed once a run: a sweep, or a round of samples
     generated_tokens: int
     # Through the reward model: its prompt, the steps and their separators.
     scored_tokens: int
@@ -57,6 +56,7 @@ class Trace:
     ancestors: Tensor  # (T, N) parents of the next step's particles
     active: Tensor  # (T, N)
     resampled: Tensor  # (T,) before the next step?
+    independent: bool = True  # are ancestors independent draws, as multinomial's?
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,26 @@ class Solution:
 
         None where one population is not all, or has collapsed into one family.
         """
-        variance = self.of_families(relative_variance)
+        draws = self.resamplings if self.trace.independent else 0
+        variance = self.of_families(relative_variance, draws)
         return None if variance is None else math.sqrt(max(0.0, variance))
 
     def vote_error(self, answer: str | None, same: Same | None = None) -> float | None:
         """Standard error of an answer's share of the votes, from this run alone."""
         values = [alike(answer, p.answer, same) for p in self.particles]
-        return self.of_families(standard_error, torch.tensor(values).double())
+        known = torch.tensor(values).double()
+        return self.of_families(standard_error, self.resamplings, known)
+
+    @property
+    def resamplings(self) -> int:
+        return int(self.trace.resampled[:-1].sum())
 
     def of_families(
-        self, estimate: Callable[..., float | None], *values: Tensor
-    ) -> Any:
+        self, estimate: Callable[..., float | None], resamplings: int, *values: Tensor
+    ) -> float | None:
         t = self.trace
         if self.log_evidence is None or t.log_weights.shape[1] != len(self.particles):
             return None
-        resamplings = int(t.resampled[:-1].sum())
         return estimate(*values, t.log_weights[-1], families(t.ancestors), resamplings)
 
 
@@ -158,6 +163,7 @@ class Harvest:
     runs: list[int] = field(init=False)  # populations with weight, for each problem
     evidence: list[float | None] = field(init=False)
     trace: list[Trace | None] = field(init=False)
+    prompted: list[int] = field(init=False)
     generated: list[int] = field(init=False)
     scored: list[int] = field(init=False)
     lm_calls: int = 0
@@ -168,6 +174,7 @@ class Harvest:
         self.particles, self.runs = [[] for _ in range(count)], [0] * count
         self.evidence, self.trace = [None] * count, [None] * count
         self.generated, self.scored = [0] * count, [0] * count
+        self.prompted = [0] * count
 
     def add(
         self,
@@ -192,6 +199,7 @@ class Harvest:
                 self.trace[k] = trace(run, p)
             if evidence:
                 self.evidence[k] = float(run.last.log_evidence[first])
+            self.prompted[k] += len(self.model.prompts[k])
             spent = state.paths.generated[first : first + copies]
             self.generated[k] += int(spent.sum())
             self.scored[k] += int(state.judgement.scored[place])
@@ -225,7 +233,7 @@ class Harvest:
             log_evidence=self.evidence[k],
             trace=history,
             cost=Cost(
-                len(self.model.prompts[k]),
+                self.prompted[k],
                 self.generated[k],
                 self.scored[k],
                 len(self.particles),
@@ -262,5 +270,6 @@ def trace(run: ParticleFilter[Thoughts], p: int) -> Trace:
         own.append(own[-1] + 1)  # no active particle had a child: it ended there
     names = ("log_weights", "ess", "ancestors", "active", "resampled")
     return Trace(
-        *(torch.stack([getattr(run.steps[t], n)[p] for t in own]) for n in names)
+        *(torch.stack([getattr(run.steps[t], n)[p] for t in own]) for n in names),
+        independent=run.resample is multinomial or run.pinned is not None,
     )

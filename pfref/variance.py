@@ -3,9 +3,11 @@
 Particles with a common ancestor at step 1 are a family. Families are nearly independent
 of one another, so how unevenly they share the weight tells the variance of what a run
 estimates, without a second run (Chan and Lai 2013; Lee and Whiteley 2018, whose
-estimate of the evidence's variance is unbiased). It holds for multinomial resampling;
-for systematic resampling, whose variance is smaller, it errs on the safe side. Once
-all particles are one family nothing can be told.
+estimate of the evidence's variance is unbiased with multinomial resampling). Other
+schemes add less noise, so that estimate, which takes multinomial noise out again, would
+be too small, even negative: for them none is taken out, which errs on the safe side.
+Once all particles are one family nothing can be told, and a mean of few particles with
+uneven weights is further off than it tells.
 """
 
 import torch
@@ -29,6 +31,8 @@ def relative_variance(
 ) -> float | None:
     """Of the evidence: estimate of var(Z^) / Z^2 from the last log weights, (N,).
 
+    resamplings  how often ancestors were independent draws: 0 for other schemes
+
     None if there is one family only, or no weight at all.
     """
     shares = by_family(normalise(log_weights), family)
@@ -40,7 +44,7 @@ def relative_variance(
 def standard_error(
     values: Tensor, log_weights: Tensor, family: Tensor, resamplings: int
 ) -> float | None:
-    """Of a weighted mean of values, (N,). None as above."""
+    """Of a weighted mean of values, (N,), with any scheme. None as above."""
     weights = normalise(log_weights)
     if not usable(by_family(weights, family)):
         return None
