@@ -159,8 +159,10 @@ def test_a_place_that_cannot_be_written(recipe, tmp_path) -> None:
 
 def test_records_and_packed_records_say_the_same(recipe, tmp_path) -> None:
     ran(tmp_path / "a", recipe)
+    records = tmp_path / "a/records.jsonl"
+    shutil.copy(records, tmp_path / "a/records-1.jsonl")  # a run twice counts once
     file, size = pack(tmp_path / "a", tmp_path / "b.jsonl.xz")
-    assert size == file.stat().st_size < (tmp_path / "a/records.jsonl").stat().st_size
+    assert size == file.stat().st_size < records.stat().st_size
     (tmp_path / "b").mkdir()
     file.rename(tmp_path / "b/records.jsonl.xz")
     a, b = read(tmp_path / "a"), read(tmp_path / "b")
@@ -168,6 +170,7 @@ def test_records_and_packed_records_say_the_same(recipe, tmp_path) -> None:
     for id in a.lines:
         assert sorted(map(str, a.runs(id))) == sorted(map(str, b.runs(id)))
         assert len(b.lines[id]) == 1
+        assert len(json.loads(b.lines[id][0])["runs"]) == 6
 
 
 def test_memory_that_runs_out_halves_the_batch(recipe, tmp_path, monkeypatch, capsys):
