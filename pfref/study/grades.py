@@ -112,14 +112,15 @@ def grade(
     for cell in cells.values():
         by_key.setdefault(cell["cell"], []).append(cell)
     table = Table(items, sorted({cell["seed"] for cell in cells.values()}))
-    sizes = sorted({cell["n"] for cell in cells.values()})
+    sizes = {cell["n"] for cell in cells.values()}
+    sizes |= {2**k for k in range(max(sizes).bit_length())}
     order = {key: k for k, key in enumerate(by_key)}  # the recipe's
     for p, item in enumerate(items):
         reader = Reader(task, item)
         runs = [run for run in study.runs(item.id) if run.key in order]
         for run in sorted(runs, key=lambda run: order[run.key]):
             for cell in by_key[run.key]:
-                for result in results(run, cell, reader, sizes, choices):
+                for result in results(run, cell, reader, sorted(sizes), choices):
                     table.note(p, cell, *result)
     return Grades(items, table.rows, study, task.name, data)
 

@@ -61,8 +61,10 @@ class Run:
     failed: str | None = None  # why the problem could not be run at all
 
 
-def encode(runs: Sequence[Run]) -> str:
-    """One line for runs on the same problem."""
+def encode(runs: Sequence[Run], digits: int = 6, least: float = 0.0) -> str:
+    """One line for runs on the same problem, with weights to so many significant
+    digits, and 0 for those below `least`.
+    """
     steps: dict[str, int] = {}
     paths: dict[tuple[Any, ...], int] = {}
     lines = []
@@ -75,7 +77,7 @@ def encode(runs: Sequence[Run]) -> str:
             row = (tuple(numbers), reward, path.tokens, sure, int(path.finished))
             members.append(paths.setdefault(row, len(paths)))
         own: dict[str, Any] = dict(key=run.key, particles=members)
-        weights = [float(f"{w:.6g}") for w in run.weights]
+        weights = [float(f"{w:.{digits}g}") if w >= least else 0.0 for w in run.weights]
         own["weights"] = weights[0] if len(set(weights)) == 1 else weights
         for name in ("chosen", "ancestors", "failed"):
             if getattr(run, name) is not None:
@@ -248,7 +250,8 @@ def opened(file: Path) -> IO[str]:
 
 def pack(folder: Path, out: Path | None = None) -> tuple[Path, int]:
     """Write a folder's current records as one small file, a line a problem: a text that
-    several methods wrote stands in it once. Returns the file and its size in bytes.
+    several methods wrote stands in it once. Weights keep four digits, and none below
+    10^-6. Returns the file and its size in bytes.
     """
     study = read(folder)
     cells = list(study.current().values())
@@ -266,6 +269,6 @@ def pack(folder: Path, out: Path | None = None) -> tuple[Path, int]:
             own = [run for run in study.runs(id) if run.key in order]
             if own:
                 own.sort(key=lambda run: order[run.key])
-                print(encode(own), file=stream)
+                print(encode(own, digits=4, least=1e-6), file=stream)
     os.replace(draft, out)
     return out, out.stat().st_size

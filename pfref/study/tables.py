@@ -19,7 +19,7 @@ def as_text(report: dict[str, Any], at: int | None = None) -> str:
         ),
         "tokens: generated, and scored where a reward model was asked, a problem; "
         "seconds: a problem's share of its batch\n"
-        "runs: problems x seeds; pass@N is an oracle: which sample is right is not known",
+        "runs: problems x seeds; pass@N is an oracle, which knows the right sample",
         *by_group(report, "levels", at),
         *by_group(report, "subjects", at),
         *compared(report),
@@ -61,8 +61,11 @@ def signed(x: float) -> str:
 
 def by_group(report: dict[str, Any], what: str, at: int) -> list[str]:
     """Accuracy by level or by subject, at one budget; of greedy decoding too."""
-    rows = [row for row in report["rows"] if row["n"] in (at, 1) and row[what]]
-    rows = [r for r in rows if r["n"] == at or "greedy" in r["method"] or at == 1]
+    most: dict[str, int] = {}
+    for row in report["rows"]:
+        most[row["method"]] = max(row["n"], most.get(row["method"], 1))
+    rows = [row for row in report["rows"] if row[what]]
+    rows = [row for row in rows if row["n"] == at or most[row["method"]] == 1]
     names = list(dict.fromkeys(name for row in rows for name in row[what]))
     if len(names) < 2:
         return []
