@@ -81,7 +81,7 @@ def test_what_is_recorded_is_not_run_again(recipe, tmp_path, monkeypatch) -> Non
     asked = Recipe.read(str(recipe), limit=5)
     assert run(asked, tmp_path / "a") == 30 and run(asked, tmp_path / "a") == 0
     text = (tmp_path / "a/records.jsonl").read_text()
-    seen = []
+    seen: list[str] = []
 
     def solve_cell(cell: Any, items: Any, *rest: Any) -> None:
         seen.extend(item.id for item in items)

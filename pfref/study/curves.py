@@ -40,7 +40,7 @@ def curves(
     """Accuracy with 95 % intervals against `x`, n or tokens; returns the axes.
 
     methods  which to draw, and in which order (default: all but the oracle)
-    A method with a single budget is a level line, dashed if it is the bar.
+    A method of budget 1 only is a level line, dashed if it is the bar.
     """
     import matplotlib.pyplot as plt
 
@@ -54,7 +54,7 @@ def curves(
         if not own:
             raise UserError(f"there is no method {name!r} to draw")
         colour, level = COLOURS[k % len(COLOURS)], [100 * r["accuracy"] for r in own]
-        if len(own) == 1:
+        if [row["n"] for row in own] == [1]:
             style = "--" if own[0]["bar"] else ":"
             axes.axhline(level[0], color=colour, linestyle=style, label=name)
             continue
