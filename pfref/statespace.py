@@ -9,6 +9,7 @@ filters need no samples: the forward algorithm (Rabiner 1989) and the Kalman fil
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -18,12 +19,9 @@ from .randomness import normals, uniforms
 from .resampling import inverse_cdf
 from .smc import FeynmanKac
 
-# For each population x_1:T, one entry a step.
-Paths = Sequence[Sequence[Tensor]]
 
-
-def hold(state: Tensor, pinned: Paths | None, t: int) -> Tensor:
-    """Particle 0 of every population is where its pinned path is at step t."""
+def hold(state: Tensor, pinned: Sequence[Any] | None, t: int) -> Tensor:
+    """Particle 0 of every population is where its pinned path, x_1:T, is at step t."""
     if pinned is not None:
         state[:, 0] = torch.stack([path[t - 1] for path in pinned])
     return state
@@ -62,7 +60,7 @@ class HiddenMarkov(FeynmanKac[Tensor]):
         self,
         particles: int,
         generators: Sequence[Generator],
-        pinned: Paths | None = None,
+        pinned: Sequence[Any] | None = None,
     ) -> Tensor:
         initial = self.initial.expand(len(generators), -1).contiguous()
         return hold(inverse_cdf(initial, uniforms(generators, particles)), pinned, 1)
@@ -73,13 +71,13 @@ class HiddenMarkov(FeynmanKac[Tensor]):
         t: int,
         active: Tensor,
         generators: Sequence[Generator],
-        pinned: Paths | None = None,
+        pinned: Sequence[Any] | None = None,
     ) -> Tensor:
         points = uniforms(generators, state.shape[1])
         moved = inverse_cdf(self.transition[state], points[..., None])[..., 0]
         return hold(moved, pinned, t)
 
-    def log_future(self, state: Tensor, t: int, pinned: Paths) -> Tensor:
+    def log_future(self, state: Tensor, t: int, pinned: Sequence[Any]) -> Tensor:
         following = torch.stack([path[t] for path in pinned])
         return self.transition.log()[state, following[:, None]]
 
@@ -124,7 +122,7 @@ class LinearGaussian(FeynmanKac[Tensor]):
         self,
         particles: int,
         generators: Sequence[Generator],
-        pinned: Paths | None = None,
+        pinned: Sequence[Any] | None = None,
     ) -> Tensor:
         noise = normals(generators, particles, len(self.initial_mean))
         spread = torch.linalg.cholesky(self.initial_covariance)
@@ -136,13 +134,13 @@ class LinearGaussian(FeynmanKac[Tensor]):
         t: int,
         active: Tensor,
         generators: Sequence[Generator],
-        pinned: Paths | None = None,
+        pinned: Sequence[Any] | None = None,
     ) -> Tensor:
         noise = normals(generators, *state.shape[1:])
         spread = torch.linalg.cholesky(self.transition_noise)
         return hold(state @ self.transition.T + noise @ spread.T, pinned, t)
 
-    def log_future(self, state: Tensor, t: int, pinned: Paths) -> Tensor:
+    def log_future(self, state: Tensor, t: int, pinned: Sequence[Any]) -> Tensor:
         following = torch.stack([path[t] for path in pinned])[:, None]
         return log_gaussian(
             following - state @ self.transition.T, self.transition_noise
