@@ -257,7 +257,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE)
     source = random.Random(12)
     command = [sys.executable, "-m", "pfref", "run", str(tmp_path / "r.toml")]
-    command += ["--limit", "150", "--quiet", "--out"]
+    command += ["--limit", "60", "--quiet", "--out"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     kills = 0
     while True:
