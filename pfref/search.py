@@ -18,6 +18,8 @@ from torch import Generator, Tensor
 from .reasoning import Reasoning, Thoughts
 from .smc import ParticleFilter, Step
 
+DIGITS = 4  # of a score
+
 
 class BeamSearch(ParticleFilter[Thoughts]):
     """Beam search of every population: N beams, of which N // width survive a step, at
@@ -49,6 +51,8 @@ class BeamSearch(ParticleFilter[Thoughts]):
     ) -> Step[Thoughts]:
         z = state.z.view(active.shape)
         z = torch.where(z == torch.inf, 0.0, z)  # not scored yet: as likely as not
+        # The same words have the same score, but for rounding: the first survives.
+        z = z.round(decimals=DIGITS)
         alive = log_weights > -torch.inf
         z = torch.where(alive, z, -torch.inf)
         ancestors = torch.arange(self.particles).repeat(len(active), 1)
