@@ -10,7 +10,7 @@ PYTEST := TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKE
 .PHONY: help demo test check lint format nbval book execute lab clean
 
 help:
-	@echo "make demo    solve 200 problems with the shipped models: greedy, best-of-16, a particle filter"
+	@echo "make demo    solve 200 problems with the shipped models: greedy, best-of-16, greedy search, a filter"
 	@echo "make test    all tests, every chapter's output against a fresh run, and a build of the book"
 	@echo "make check   the quick tests, the linter, the formatter's and the types' complaints"
 	@echo "make format  bring all code into the one format"

@@ -1,9 +1,9 @@
 """The main job on the embedded world: `python -m pfref.demo`.
 
-Solves a slice of MiniMATH-500 by greedy decoding, by best-of-16 and by a 16-particle
-filter, whose answer is chosen by vote and by score, with the same two models; prints
-what each reached and cost, and draws the genealogy of one problem, if possible of one
-that the filter solved and best-of-16 did not.
+Solves a slice of MiniMATH-500 by greedy decoding, by best-of-16, by greedy search with
+the reward model and by a 16-particle filter, with the same two models; prints what each
+reached and cost, and draws the genealogy of one problem, if possible of one that the
+filter solved and best-of-16 did not.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 from transformers.utils import logging
 
 from . import LanguageModel, RewardModel, Solution, solve
-from .baselines import best_of, greedy
+from .baselines import greedy
 from .minimath.problems import load_set
 from .plots import save_genealogy
 from .records import bootstrap
@@ -50,33 +50,22 @@ def main() -> None:
     }
     tokens: dict[str, int | None] = {"greedy": None}
     runs: dict[str, list[Solution]] = {}
-    settings: tuple[tuple[str, dict[str, Any]], ...] = (
-        (f"best of {a.particles}", {"threshold": 0.0}),
-        (f"particle filter, {a.particles}", {}),
-    )
-    for name, options in settings:
+    n = a.particles
+    best, search, filtered = f"best of {n}", f"greedy search, {n}", f"filter, {n}"
+    settings: dict[str, dict[str, Any]] = {
+        best: dict(method="samples", choose="argmax"),
+        search: dict(method="greedy-search"),
+        filtered: dict(method="filter"),
+    }
+    for name, options in settings.items():
         began = time.perf_counter()
         runs[name] = solve(
             texts, lm, prm, a.particles, seed=a.seed, progress=name, **options
         )
         seconds[name] = time.perf_counter() - began
         tokens[name] = sum(found.cost.generated_tokens for found in runs[name])
-    best, filtered = runs
-    highest = (
-        "filter, best-scored"  # no second run: another choice among the same particles
-    )
-    runs[highest], seconds[highest], tokens[highest] = (
-        runs[filtered],
-        seconds[filtered],
-        tokens[filtered],
-    )
-    for name, choice in (
-        (best, best_of),
-        (filtered, lambda found: found.answer),
-        (highest, best_of),
-    ):
         hits[name] = [
-            choice(found) == right
+            found.answer == right
             for found, right in zip(runs[name], truth, strict=True)
         ]
     print(
@@ -90,12 +79,11 @@ def main() -> None:
             f"{tokens[name] or '':>17}{seconds[name]:>9.1f}"
         )
     print()
-    for name in (filtered, highest):
-        mean, low, high = bootstrap(
-            [float(x) - float(y) for x, y in zip(hits[name], hits[best], strict=True)]
-        )
+    for rival in (best, search):
+        gains = zip(hits[filtered], hits[rival], strict=True)
+        mean, low, high = bootstrap([float(x) - float(y) for x, y in gains])
         print(
-            f"{name} minus {best}, problem by problem: {mean:+.1%}, 95 % interval "
+            f"{filtered} minus {rival}, problem by problem: {mean:+.1%}, 95 % interval "
             f"{low:+.1%} to {high:+.1%}."
         )
     gained = [k for k in range(len(texts)) if hits[filtered][k] and not hits[best][k]]
