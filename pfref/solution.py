@@ -270,6 +270,6 @@ def trace(run: ParticleFilter[Thoughts], p: int) -> Trace:
         own.append(own[-1] + 1)  # no active particle had a child: it ended there
     names = ("log_weights", "ess", "ancestors", "active", "resampled")
     return Trace(
-        *(torch.stack([getattr(run.steps[t], n)[p] for t in own]) for n in names),
+        **{n: torch.stack([getattr(run.steps[t], n)[p] for t in own]) for n in names},
         independent=run.resample is multinomial or run.pinned is not None,
     )

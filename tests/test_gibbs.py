@@ -100,7 +100,7 @@ def test_smoothing_is_invariant(
 class Watched(HiddenMarkov):
     """Knows the pinned paths when it weighs: that is how mistakes are made."""
 
-    def start(self, particles, generators, pinned=None):  # type: ignore[no-untyped-def]
+    def start(self, particles, generators, pinned=None):
         object.__setattr__(self, "held", pinned)
         return super().start(particles, generators, pinned)
 
@@ -160,7 +160,7 @@ class AnyParent(ParticleFilter[Any]):
     def draw(self, t: int, state: Any, log_weights: Tensor, due: Tensor) -> Tensor:
         own = [self.generators[p] for p in due.nonzero()[:, 0].tolist()]
         weights = normalise(self.priority(log_weights, self.taken)[due])
-        return gibbs.inverse_cdf(weights, uniforms(own, self.particles))
+        return inverse_cdf(weights, uniforms(own, self.particles))
 
 
 def of(kind: type[HiddenMarkov]) -> HiddenMarkov:
@@ -338,7 +338,7 @@ class WeighedByItsFinalScore(Reasoning):
 
     final: Tensor
 
-    def mutate(self, state, t, active, generators, pinned=None):  # type: ignore[no-untyped-def]
+    def mutate(self, state, t, active, generators, pinned=None):
         state = super().mutate(state, t, active, generators, pinned)
         if pinned is not None:
             n = state.paths.shape[1]

@@ -44,15 +44,16 @@ SMALL = Proposal(temperature=1.5, max_step_tokens=3, max_tokens=6, max_steps=3)
 
 
 def many(runs: int, particles: int, **options: Any) -> list[Any]:
-    settings = dict(task=TEXT, proposal=SMALL, batch=runs * particles) | options
-    lm, prm = settings.pop("models", None) or world()
-    return solve([PROBLEM] * runs, lm, prm, particles, **settings)
+    batch = runs * particles
+    settings: dict[str, Any] = dict(task=TEXT, proposal=SMALL, batch=batch)
+    return solve([PROBLEM] * runs, *world(), particles, **(settings | options))
 
 
 @lru_cache
 def known() -> dict[str, tuple[float, float]]:
     """For each text, without white space around it: its probability, and its score."""
-    tokenizer, found = world()[0].tokenizer, {}
+    tokenizer = world()[0].tokenizer
+    found: dict[str, tuple[float, float]] = {}
     for path in enumerate_paths(*world(), SMALL):
         text = tokenizer.decode(sum(path.steps, ()), skip_special_tokens=True).strip()
         p = found.get(text, (0.0, 0.0))[0] + math.exp(path.log_p)
@@ -95,13 +96,13 @@ def test_majority_is_distributed_as_computed() -> None:
     p: Counter[str] = Counter()
     for text, (mass, _) in known().items():
         p[text[:1]] += mass  # type: ignore[assignment]
-    p["none"] = 1 - sum(p.values())  # type: ignore[assignment]
+    p["none"] = 1 - sum(p.values())
     p["none"] += p.pop("", 0)
     exact: Counter[str] = Counter()
     for triple in itertools.product(p, repeat=3):
         answers = Counter(letter for letter in triple if letter != "none")
         winner = answers.most_common(1)[0][0] if answers else "none"
-        exact[winner] += math.prod(p[letter] for letter in triple)  # type: ignore[assignment]
+        exact[winner] += math.prod(p[letter] for letter in triple)
     letters = list(exact)
     found = many(800, 3, method="samples", task=LETTER)
     visits = torch.tensor([[letters.index(s.answer or "none")] for s in found])
@@ -152,7 +153,7 @@ def test_an_early_stop_spends_what_it_says() -> None:
             top = [n for _, n in Counter(answers).most_common(2)] + [0, 0]
             safe = exactly_leads(top[0], top[1]) >= SURE
             assert safe == (stop == len(s.particles)) or len(s.particles) == 14
-        assert s.answer == choose("majority", s.particles).answer  # type: ignore[union-attr]
+        assert s.answer == choose("majority", s.particles).answer
         tokens = sum(p.tokens for p in s.particles)
         assert s.cost.generated_tokens == tokens
         rounds = -(-len(s.particles) // 4)
@@ -167,9 +168,9 @@ def test_votes_decide_by_classes_of_equal_answers() -> None:
         class model:  # noqa: N801
             task = replace(TEXT, same=lambda a, b: {a, b} <= {"1/2", "0.5"} or a == b)
 
-    assert decided(Found, 0)  # type: ignore[arg-type]
+    assert decided(Found, 0)
     Found.model.task = TEXT
-    assert not decided(Found, 0)  # type: ignore[arg-type]
+    assert not decided(Found, 0)
 
 
 # ---- choices ----
@@ -214,7 +215,7 @@ def test_choices(name: str, spelled: str, merged: str) -> None:
     """By spelling, and by equal answers. What is not finished has no voice, nor has a
     missing answer; of an answer's particles the strongest stands for it.
     """
-    assert choose(name, FOUR).answer == spelled  # type: ignore[union-attr]
+    assert choose(name, FOUR).answer == spelled
     chosen = choose(name, FOUR, alike)
     assert chosen is not None and chosen.answer == merged
     if name in ("vote", "weighted") and merged == "c":
@@ -224,18 +225,18 @@ def test_choices(name: str, spelled: str, merged: str) -> None:
 def test_choices_sum_what_they_say() -> None:
     confident = [one("x", confidence=-0.7), one("x", confidence=-0.7)]
     confident.append(one("y", confidence=-0.02))
-    assert choose("confidence", confident).answer == "x"  # type: ignore[union-attr]
+    assert choose("confidence", confident).answer == "x"
     confident[0] = one("x", confidence=-5.0)
-    assert choose("confidence", confident).answer == "y"  # type: ignore[union-attr]
+    assert choose("confidence", confident).answer == "y"
     scored = [one("x", reward=0.0), one("x", reward=0.0), one("y", reward=3.0)]
-    assert choose("weighted", scored).answer == "x"  # type: ignore[union-attr]
+    assert choose("weighted", scored).answer == "x"
     ruled_out = [one("x", reward=-math.inf, weight=0.0), one("y", reward=-4.0)]
-    assert choose("argmax", ruled_out).answer == "y"  # type: ignore[union-attr]
+    assert choose("argmax", ruled_out).answer == "y"
     nothing = [one("x", finished=False), one(None, finished=False)]
     assert all(
         choose(n, nothing) is None for n in ("vote", "argmax", "majority", "weighted")
     )
-    assert choose("vote", [one(None, reward=1.0), one(None, reward=2.0)]).reward == 2.0  # type: ignore[union-attr]
+    assert choose("vote", [one(None, reward=1.0), one(None, reward=2.0)]).reward == 2.0
 
 
 def test_a_draw_is_by_weight() -> None:

@@ -133,7 +133,7 @@ def plain(source: Generator, beams: int, width: int) -> list[Node]:
 def test_as_a_plain_beam_search(beams: int, width: int) -> None:
     """Forty searches: the same complete nodes, and weight for these alone."""
     sources = [generator("search", beams, width, k) for k in range(40)]
-    run: Any = BeamSearch(Tree(), beams, sources, width).run()  # type: ignore[arg-type]
+    run: Any = BeamSearch(Tree(), beams, sources, width).run()
     weights = run.last.weights.flatten().tolist()
     ends = 0
     for p in range(40):
@@ -152,7 +152,7 @@ def survivors(run: Any, p: int) -> list[set[int]]:
 
 
 def test_the_best_survive_and_not_the_first() -> None:
-    run: Any = BeamSearch(Tree(), 8, generators(3, 30), 4)  # type: ignore[arg-type]
+    run: Any = BeamSearch(Tree(), 8, generators(3, 30), 4)
     first = next(run)
     z = first.state.z.view(30, 8)
     alive = first.log_weights > -math.inf
@@ -170,7 +170,7 @@ def test_the_best_survive_and_not_the_first() -> None:
 @pytest.mark.parametrize("beams", [2, 3, 4])
 def test_below_the_width_one_survives(beams: int) -> None:
     """Mistake 15: and as many next steps are looked at as there are beams."""
-    run: Any = BeamSearch(Tree(), beams, generators(4, 60), 4).run()  # type: ignore[arg-type]
+    run: Any = BeamSearch(Tree(), beams, generators(4, 60), 4).run()
     left = [heirs for p in range(60) for heirs in survivors(run, p)]
     assert left and all(len(heirs) == 1 for heirs in left)
     second = run.steps[1]
@@ -216,7 +216,7 @@ def worth(words: Node | tuple[str, ...], salt: int) -> float:
         rare = sum(word in RARE for word in words)
         noise = torch.rand((), generator=generator("worth", salt, words))
         return 2 * float(noise) - rare
-    return max(worth((*words, word), salt) for word in WORDS)  # type: ignore[arg-type]
+    return max(worth((*words, word), salt) for word in WORDS)
 
 
 class Value:
@@ -253,10 +253,11 @@ def best(salt: int) -> str:
 
 
 def searched(method: str, salt: int = 0, sign: int = 1, **options: Any) -> Any:
-    settings = dict(
+    settings: dict[str, Any] = dict(
         method=method, task=THREE_WORDS, proposal=PROPOSAL, seed=1, particles=256
     )
-    return solve([PROBLEM], endless(), Value(salt, sign), **(settings | options))[0]
+    prm: Any = Value(salt, sign)
+    return solve([PROBLEM], endless(), prm, **(settings | options))[0]
 
 
 @pytest.mark.parametrize("salt", range(3))

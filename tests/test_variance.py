@@ -144,11 +144,14 @@ def test_nothing_can_be_told_after_a_collapse() -> None:
     assert relative_variance(heir, own, 0) is None
 
 
-def shares(runs: int, **options: object) -> tuple[Tensor, Tensor, list[Solution], str]:
+def shares(runs: int, **options: Any) -> tuple[Tensor, Tensor, list[Solution], str]:
     """(runs,) the commonest answer's share in each run, and its error by itself."""
     lm, prm = world()
     found = solve(
-        *([PROBLEM] * runs, lm, prm, 32),
+        [PROBLEM] * runs,
+        lm,
+        prm,
+        32,
         task=WORDS,
         proposal=PROPOSAL,
         batch=32 * runs,
@@ -156,8 +159,8 @@ def shares(runs: int, **options: object) -> tuple[Tensor, Tensor, list[Solution]
     )
     total: dict[str | None, float] = {}
     for s in found:
-        for answer, share in s.votes.items():
-            total[answer] = total.get(answer, 0.0) + share
+        for answer, part in s.votes.items():
+            total[answer] = total.get(answer, 0.0) + part
     leader = max((a for a in total if a), key=lambda a: total[a])
     errors = [s.vote_error(leader) for s in found]
     share = torch.tensor([s.votes.get(leader, 0.0) for s in found], dtype=F64)
