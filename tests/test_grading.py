@@ -161,7 +161,7 @@ def survive(cases: list[tuple[str, str]], limit: float) -> None:
 
 @needs_math_verify
 def test_hostile_strings(strict: Verifier) -> None:
-    survive(hostile(100, 50), 60)
+    survive(hostile(100, 100), 60)
 
 
 @pytest.mark.slow
