@@ -53,11 +53,11 @@ FAMILY = [
         "tests/test_forced.py",
     ),
     (
-        "a held path is copied to others' orders",
+        "heirs of a held path keep its orders",
         "decoding.py",
         "        self.orders[fresh] = NOBODY\n",
         "",
-        "tests/test_forced.py",
+        "tests/test_gibbs.py",
     ),
     (
         "swaps always",
