@@ -57,7 +57,7 @@ FAMILY = [
         "decoding.py",
         "        self.orders[fresh] = NOBODY\n",
         "",
-        "tests/test_gibbs.py",
+        "tests/test_forced.py",
     ),
     (
         "swaps always",

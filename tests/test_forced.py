@@ -129,20 +129,41 @@ def test_no_further_passes() -> None:
     assert alone.work.cache.tokens == len(lm.prompt(PROBLEM)) + len(reference)
 
 
-@pytest.mark.parametrize("look", [1, 8])
-def test_held_through_random_forks(look: int) -> None:
-    """Others become its copies, in the midst of their populations' own pace; it stays
-    itself.
+def forked(lm: LanguageModel, forced: dict[int, tuple[int, ...]]) -> tuple[Any, int]:
+    """Twelve populations of four with random forks after each step; the first of each
+    stays itself and has an heir. And how many heirs there were.
     """
-    lm = looked_at(look)
-    _, before = first_run(lm, PROPOSAL)
-    pinned = [before.path(p, n) for p, n in enumerate(long_ones(before))]
-    paths = lm.start([lm.prompt(text) for text in TEXTS], 4, PROPOSAL)
-    forced = {4 * p: path for p, path in enumerate(pinned)}
-    sources = generators(5, 3)
+    heirs = 0
+    paths = lm.start([lm.prompt(text) for text in TEXTS], 4, PROPOSAL, copies=4)
+    sources = generators(5, 12)
     while (active := going(paths)).any():
         done = lm.extend(paths, active, sources, forced)
         ancestors = random_ancestors(paths, done, 6)
-        ancestors[::4] = torch.arange(0, 12, 4)
+        ancestors[::4] = torch.arange(0, 48, 4)
+        after = (done & going(paths)[::4]).nonzero()[:, 0] * 4
+        ancestors[after + 1] = after
+        heirs += len(after)
         lm.fork(paths, ancestors)
-    assert [paths.tokens[row] for row in (0, 4, 8)] == pinned
+    return paths, heirs
+
+
+@pytest.mark.parametrize("look", [1, 8])
+def test_to_hold_what_is_drawn_anyway_changes_nothing(look: int) -> None:
+    """Nor for heirs of the held path, which go on by themselves."""
+    lm = looked_at(look)
+    free, heirs = forked(lm, {})
+    held, _ = forked(lm, {row: free.tokens[row] for row in range(0, 48, 4)})
+    assert held.tokens == free.tokens and held.ends == free.ends
+    torch.testing.assert_close(held.log_p, free.log_p, atol=1e-4, rtol=1e-4)
+    assert heirs > 3
+
+
+@pytest.mark.parametrize("look", [1, 8])
+def test_held_through_random_forks(look: int) -> None:
+    """Whatever path is held, it stays itself."""
+    lm = looked_at(look)
+    _, before = first_run(lm, PROPOSAL)
+    pinned = [before.path(p, n) for p, n in enumerate(long_ones(before))]
+    forced = {4 * p: pinned[p // 4] for p in range(12)}
+    paths, _ = forked(lm, forced)
+    assert [paths.tokens[row] for row in range(0, 48, 4)] == list(forced.values())
