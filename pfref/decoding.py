@@ -95,7 +95,7 @@ class Decoder:
         rows: Sequence[int],
         parents: Sequence[int],
         sources: Sequence[Generator],
-        orders: dict[int, Sequence[int]],
+        orders: dict[int, Sequence[int]] | None = None,
     ) -> None:
         """`rows` of some populations begin a step, each a copy of the row parents[row],
         and those in `orders` take the tokens given there while their step lasts.
@@ -132,7 +132,7 @@ class Decoder:
         self.taken[fresh] = 0
         self.log_ratio[fresh], self.log_p[fresh] = 0.0, 0.0
         self.orders[fresh] = NOBODY
-        for row, tokens in orders.items():
+        for row, tokens in (orders or {}).items():
             missing = len(tokens) - self.orders.shape[1]
             if missing > 0:
                 self.orders = nn.functional.pad(self.orders, (0, missing), value=NOBODY)
