@@ -20,8 +20,8 @@ from torch.nn.functional import logsigmoid
 from .errors import UserError
 from .lm import LanguageModel, Proposal
 from .paths import Paths
-from .prm import Judgement, RewardModel
-from .settings import Settings
+from .prm import AGGREGATIONS, Judgement, RewardModel
+from .settings import Settings, check_choice
 from .smc import FeynmanKac
 from .study.tasks import TASKS, Task
 
@@ -101,9 +101,9 @@ class Reasoning(FeynmanKac[Thoughts]):
         task: Task | None = None,
     ) -> None:
         # Raises UserError for a name or a number that cannot be.
-        Settings(
-            potential=potential, aggregation=aggregation, finished=finished, tau=tau
-        )
+        Settings(finished=finished, tau=tau)
+        check_choice("potential", potential, POTENTIALS)  # you may add your own
+        check_choice("aggregation", aggregation, AGGREGATIONS)
         if not problems:
             raise UserError("there is no problem to solve")
         self.lm, self.prm, self.problems = lm, prm, list(problems)

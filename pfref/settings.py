@@ -6,7 +6,7 @@ Their fields, with defaults, choices and help, make the command line, the option
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -16,6 +16,12 @@ from .errors import UserError
 def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     """A field with its help, and what it may be if that is a closed list."""
     return field(default=default, metadata=dict(help=help, choices=choices))
+
+
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    """Raises UserError if it is none of those."""
+    if value not in known:
+        raise UserError(f"{name} is one of {', '.join(known)}, and not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -122,10 +128,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, known in choices(Settings).items():
             value = getattr(self, name)
-            if known and value is not None and value not in known:
-                raise UserError(
-                    f"{name} is one of {', '.join(known)}, and not {value!r}"
-                )
+            if known and value is not None:
+                check_choice(name, value, known)
         for ok, line in (
             (
                 self.particles >= 1,
