@@ -109,10 +109,10 @@ FAMILY = [
         "tests/test_search.py",
     ),
     (
-        "finished beams have heirs",
+        "finished beams are dropped",
         "search.py",
-        "ancestors[p] = torch.tensor(done + heirs)",
-        "ancestors[p] = torch.tensor(heirs + done)",
+        "done = [n for n in best if not active[p, n]]",
+        "done: list[int] = []",
         "tests/test_search.py",
     ),
     (

@@ -155,7 +155,7 @@ def test_to_hold_what_is_drawn_anyway_changes_nothing(look: int) -> None:
     held, _ = forked(lm, {row: free.tokens[row] for row in range(0, 48, 4)})
     assert held.tokens == free.tokens and held.ends == free.ends
     torch.testing.assert_close(held.log_p, free.log_p, atol=1e-4, rtol=1e-4)
-    assert heirs > 3
+    assert heirs >= 3
 
 
 @pytest.mark.parametrize("look", [1, 8])

@@ -81,7 +81,7 @@ def test_best_of_n_is_distributed_as_computed() -> None:
     n, exact = 4, best_of(4)
     assert sum(exact.values()) == pytest.approx(1)
     place = {text: k for k, text in enumerate(exact)}
-    found = many(1200, n, method="samples", choose="argmax")
+    found = many(800, n, method="samples", choose="argmax")
     texts = [s.chosen.text.strip() if s.chosen else "none" for s in found]
     visits = torch.tensor([[place[text]] for text in texts])
     assert agreement(visits, torch.tensor(list(exact.values()))) > UNLIKELY
@@ -104,7 +104,7 @@ def test_majority_is_distributed_as_computed() -> None:
         winner = answers.most_common(1)[0][0] if answers else "none"
         exact[winner] += math.prod(p[letter] for letter in triple)
     letters = list(exact)
-    found = many(800, 3, method="samples", task=LETTER)
+    found = many(400, 3, method="samples", task=LETTER)
     visits = torch.tensor([[letters.index(s.answer or "none")] for s in found])
     assert agreement(visits, torch.tensor([exact[k] for k in letters])) > UNLIKELY
 
@@ -298,6 +298,7 @@ def powers(target: float) -> tuple[dict[str, int], Tensor, Tensor]:
     return number, token, whole
 
 
+RUNS = 400
 POWER = Proposal(
     temperature=1.2,
     target_temperature=0.6,
@@ -319,24 +320,24 @@ def test_the_power_distribution_of_tokens_is_exact(threshold: float) -> None:
     """
     number, token, whole = powers(0.6)
     model = Reasoning(world()[0], indifferent(), [PROBLEM], POWER, "score")
-    run = particle_filter(model, 8, generators(3, 600), threshold=threshold)
+    run = particle_filter(model, 8, generators(3, RUNS), threshold=threshold)
     z = run.last.log_evidence.exp()
     exact = float(token.exp().sum())
     assert abs(z.mean() - exact) < 3 * z.std() / len(z) ** 0.5
     decode = world()[0].tokenizer.decode
     index = [number.get(decode(t), -1) for t in run.last.state.paths.tokens]
     weights = (run.last.weights * z[:, None]).flatten()
-    mass = torch.zeros(600, len(number) + 1, dtype=F64)
-    rows = torch.arange(600).repeat_interleave(8)
+    mass = torch.zeros(RUNS, len(number) + 1, dtype=F64)
+    rows = torch.arange(RUNS).repeat_interleave(8)
     mass.index_put_((rows, torch.tensor(index)), weights, accumulate=True)
     assert float(mass[:, -1].sum()) == 0
     common = (token.softmax(0) > 0.004).nonzero()[:, 0]
     seen, wanted = mass[:, common], token.exp()[common]
-    error = (seen.mean(0) - wanted) / (seen.std(0) / 600**0.5)
+    error = (seen.mean(0) - wanted) / (seen.std(0) / RUNS**0.5)
     assert len(common) > 5 and float(error.square().mean()) < 2.5
     assert float(error.abs().max()) < 3.6  # one of about ten
     other = whole.softmax(0)[common]
-    far = (seen.mean(0) / exact - other) / (seen.std(0) / exact / 600**0.5)
+    far = (seen.mean(0) / exact - other) / (seen.std(0) / exact / RUNS**0.5)
     assert float(far.square().mean()) > 10
 
 

@@ -320,6 +320,7 @@ def test_trees_never_meet() -> None:
             paths = run.last.state.paths
             expected += [paths.text(row) for row in range(4)]
         assert [p.text for p in found[k].particles] == expected
+        assert len({tuple(expected[j : j + 4]) for j in (0, 4, 8)}) == 3
 
 
 @pytest.mark.parametrize("method", ["beam", "greedy-search", "dvts"])

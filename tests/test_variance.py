@@ -113,6 +113,8 @@ def test_a_trace_tells_the_families() -> None:
     for k, s in enumerate(found):
         assert torch.equal(families(s.trace.ancestors), line[k])
         assert not s.trace.independent
+        variance = relative_variance(s.trace.log_weights[-1], line[k], 0)
+        assert s.log_evidence_error == (variance and max(0.0, variance) ** 0.5)
         assert s.resamplings == sum(int(step.resampled[k]) for step in runs)
 
 
