@@ -268,7 +268,7 @@ def test_the_aggregation_is_the_runs() -> None:
         assert all(
             a <= b for a, b in zip(rewards(found[name]), rewards(last), strict=True)
         )
-    with pytest.raises(UserError, match="no aggregation 'mean'; choose one of last"):
+    with pytest.raises(UserError, match="aggregation is one of last"):
         solve(TEXTS[2], lm, prm, 4, aggregation="mean")
 
 
