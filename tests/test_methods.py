@@ -341,7 +341,7 @@ def test_the_power_distribution_of_tokens_is_exact(threshold: float) -> None:
     assert float(far.square().mean()) > 10
 
 
-def test_the_two_powers_differ_in_what_is_likeliest_by_how_much() -> None:
+def test_the_two_powers_differ() -> None:
     _, token, whole = powers(0.6)
     distance = 0.5 * (token.softmax(0) - whole.softmax(0)).abs().sum()
     assert 0.05 < float(distance) < 0.9
