@@ -289,4 +289,4 @@ def test_killed_at_random_moments_and_resumed(tmp_path) -> None:
     )
     whole = runs_of(tmp_path / "b")
     assert_same(runs_of(tmp_path / "a"), whole)
-    assert len(whole) == 150 * 6
+    assert len(whole) == 60 * 6
