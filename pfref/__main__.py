@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import fields
 from typing import Any
 
 from .arguments import parser
@@ -31,16 +30,13 @@ def run_solve(a: argparse.Namespace) -> None:
     if a.plot and not a.plot.absolute().parent.is_dir():
         raise UserError(f"there is no folder {a.plot.parent} to draw in")
     settings = options_of(a)
-    from .pair import load_models
+    from .pair import load_models, unreadable
 
     lm, prm = load_models(vars(a))
-    failures: dict[int, str] = {}  # by the problem's number; others are still solved
-    for number, problem in enumerate(problems, 1):
-        try:
-            lm.prompt(problem, a.system)
-            prm.prompt(problem)
-        except UserError as error:
-            failures[number] = str(error)
+    # By the problem's number; others are still solved.
+    failures = {
+        k + 1: reason for k, reason in unreadable(lm, prm, problems, a.system).items()
+    }
     solve_readable(a, problems, settings, lm, prm, failures)
     if failures:
         lines = told(failures) if len(problems) > 1 else failures.values()
@@ -81,7 +77,6 @@ def solve_readable(
                 save_genealogy(found, a.plot)
                 drawn.append(number)
 
-    options = {f.name: getattr(settings, f.name) for f in fields(Settings)}
     try:
         solve(
             [problems[number - 1] for number in readable],
@@ -89,7 +84,7 @@ def solve_readable(
             prm,
             watch=progress,
             done=tell,
-            **options,
+            **vars(settings),
         )
     finally:
         if progress:

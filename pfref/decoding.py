@@ -208,20 +208,19 @@ class Decoder:
         w, p = self.width, self.proposal
         going, taken = self.going[:w], self.taken[:w]
         point = self.points[:w].gather(1, (taken % AHEAD)[:, None])[:, 0]
-        weights = self.scratch[:w]
-        drawn, total = weigh_and_sample(self.logits[:w], p.temperature, point, weights)
+        logits, weights = self.logits[:w], self.scratch[:w]
+        drawn, total = weigh_and_sample(logits, p.temperature, point, weights)
         self.broken[:w] |= going & (drawn < 0)
         if length := self.orders.shape[1]:
             place = taken.clamp(max=length - 1)[:, None]
             order = self.orders[:w].gather(1, place)[:, 0]
             drawn = torch.where((order >= 0) & (taken < length), order, drawn)
         token = torch.where(going, drawn.clamp(min=0), self.last[:w])
-        share = weights.gather(1, token[:, None])[:, 0].double() / total
-        self.log_p[:w] += torch.where(going, share.log(), 0.0)
+        if total is not None:
+            share = weights.gather(1, token[:, None])[:, 0].double() / total
+            self.log_p[:w] += torch.where(going, share.log(), 0.0)
         if p.target_temperature is not None:
-            price = log_ratio(
-                self.logits[:w], token, p.temperature, p.target_temperature
-            )
+            price = log_ratio(logits, token, p.temperature, p.target_temperature)
             self.log_ratio[:w] += torch.where(going, price, 0.0)
         self.last[:w] = token
         self.written[:w].scatter_(1, taken[:, None], token[:, None])

@@ -2,6 +2,15 @@
 to do, in one line.
 """
 
+from collections.abc import Collection
+from difflib import get_close_matches
+
 
 class UserError(ValueError):
     """Bad input: the command line prints the message and exits with 2."""
+
+
+def hint(name: str, known: Collection[str], otherwise: str) -> str:
+    """What to say of a name that is not known: the one that is meant, perhaps."""
+    near = get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}?" if near else otherwise

@@ -6,6 +6,7 @@ A method is a function of a `Reasoning` model, one generator a problem, `Setting
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 
 import torch
@@ -37,6 +38,15 @@ def follow(run: ParticleFilter[Thoughts], watch: Watch) -> ParticleFilter[Though
     return run
 
 
+def once(
+    model: Reasoning, run: ParticleFilter[Thoughts], watch: Watch, evidence: bool
+) -> Harvest:
+    """What one run on all problems finds; does it estimate the evidence?"""
+    found = Harvest(model)
+    found.add(follow(run, watch), evidence=evidence)
+    return found
+
+
 def by_filter(
     model: Reasoning, sources: Sequence[Generator], settings: Settings, watch: Watch
 ) -> Harvest:
@@ -49,9 +59,7 @@ def by_filter(
         settings.threshold,
         schedule(settings.anneal, model.proposal.max_steps),
     )
-    found = Harvest(model)
-    found.add(follow(run, watch))
-    return found
+    return once(model, run, watch, evidence=True)
 
 
 def by_samples(
@@ -98,6 +106,12 @@ def decided(found: Harvest, k: int) -> bool:
     votes = vote(finished, [1.0] * len(finished), found.model.task.same)
     counts = [round(share * len(finished)) for answer, share in votes.items() if answer]
     leader, second = (*counts, 0, 0)[:2]
+    return settled(leader, second)
+
+
+@cache
+def settled(leader: int, second: int) -> bool:
+    """Does the leader's share of votes exceed the second's, as sure as SURE?"""
     return leads(leader, second) >= SURE
 
 
@@ -118,9 +132,7 @@ def by_beam(
     """Beam search with N beams, of which N / width survive each step."""
     beams = settings.particles
     run = BeamSearch(model, beams, sources, min(settings.width, beams))
-    found = Harvest(model)
-    found.add(follow(run, watch), evidence=False)
-    return found
+    return once(model, run, watch, evidence=False)
 
 
 def by_greedy_search(
@@ -137,9 +149,7 @@ def by_dvts(
     trees = max(1, settings.particles // settings.width)
     beams = settings.particles // trees
     run = BeamSearch(model, beams, split(sources, trees), beams)
-    found = Harvest(model)
-    found.add(follow(run, watch), evidence=False)
-    return found
+    return once(model, run, watch, evidence=False)
 
 
 def by_gibbs(

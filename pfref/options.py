@@ -8,10 +8,9 @@ import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
-from .errors import UserError
+from .errors import UserError, hint
 from .settings import Proposal, Settings
 
 
@@ -33,6 +32,12 @@ def escaped(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
+# Every option by its name: the fields of settings, and of the proposal in them.
+OPTIONS = {
+    option.name: option
+    for option in (*fields(Settings), *fields(Proposal))
+    if option.name != "proposal"
+}
 READERS = {int: int, float: number, str: escaped, tuple: numbers}
 WORDS = {
     int: "a whole number",
@@ -87,17 +92,12 @@ def settings_from(values: Mapping[str, Any], base: Settings | None = None) -> Se
     Raises UserError.
     """
     base = base or Settings()
-    known = {o.name: o for o in (*fields(Settings), *fields(Proposal))}
-    known.pop("proposal")
     for name, value in values.items():
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else "`pfref solve --help` lists"
-            raise UserError(
-                f"there is no option {name!r}; {hint}" + ("" if near else " them")
-            )
-        if not fits(value, known[name].type):
-            word = WORDS[kind_of(known[name].type)]
+        if name not in OPTIONS:
+            told = hint(name, OPTIONS, "`pfref solve --help` lists them")
+            raise UserError(f"there is no option {name!r}; {told}")
+        if not fits(value, OPTIONS[name].type):
+            word = WORDS[kind_of(OPTIONS[name].type)]
             raise UserError(f"{name} is {word}, not {value!r}")
     own = {o.name for o in fields(Proposal)}
     tidy: dict[str, Any] = {
@@ -122,5 +122,4 @@ def fits(value: Any, annotation: Any) -> bool:
 
 def options_of(a: argparse.Namespace) -> Settings:
     """The settings that the flags of `add_options` ask for."""
-    names = {o.name for o in (*fields(Settings), *fields(Proposal))} - {"proposal"}
-    return settings_from({k: v for k, v in vars(a).items() if k in names})
+    return settings_from({k: v for k, v in vars(a).items() if k in OPTIONS})

@@ -1,6 +1,6 @@
 """The two models that a command or a recipe names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import UserError
@@ -57,6 +57,20 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
 
         prm = NoisyRewardModel(prm, flags["prm_noise"])
     return lm, prm
+
+
+def unreadable(
+    lm: Any, prm: Any, problems: Sequence[str], system: str | None
+) -> dict[int, str]:
+    """Which problems one of the models cannot read, by their place, and why."""
+    found: dict[int, str] = {}
+    for place, problem in enumerate(problems):
+        try:
+            lm.prompt(problem, system)
+            prm.prompt(problem)
+        except UserError as error:
+            found[place] = str(error)
+    return found
 
 
 def default_reward_model(model: str) -> str:

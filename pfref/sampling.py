@@ -25,15 +25,14 @@ def sample(
 
 def weigh_and_sample(
     logits: Tensor, temperature: float, points: Tensor, scratch: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """As `sample`, and the sum (B,) of the tokens' weights, which `scratch` then holds.
 
-    At temperature 0 the likeliest token has all the weight.
+    At temperature 0 nothing is weighed, and there is no sum.
     """
     if temperature == 0:
         likeliest, token = logits.max(-1)
-        scratch.fill_(1.0)
-        return token.masked_fill(~likeliest.isfinite(), BROKEN), scratch[:, 0].double()
+        return token.masked_fill(~likeliest.isfinite(), BROKEN), None
     weights = scratch.copy_(logits).div_(temperature)
     weights.sub_(weights.amax(-1, keepdim=True)).exp_()
     size = chunk_size(logits.shape[1])

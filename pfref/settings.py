@@ -4,13 +4,12 @@ Their fields, with defaults, choices and help, make the command line, the option
 `solve`, the records and the key by which a run resumes. Imports nothing slow.
 """
 
-import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, hint
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -126,10 +125,10 @@ class Settings:
     proposal: Proposal = field(default=Proposal())
 
     def __post_init__(self) -> None:
-        for name, known in choices(Settings).items():
-            value = getattr(self, name)
+        for f in fields(self):
+            value, known = getattr(self, f.name), f.metadata.get("choices")
             if known and value is not None:
-                check_choice(name, value, known)
+                check_choice(f.name, value, known)
         for ok, line in (
             (
                 self.particles >= 1,
@@ -166,12 +165,6 @@ class Settings:
         known = [f.name for f in fields(self)]
         for name in changes:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]}?" if near else "see pfref.Settings"
-                raise UserError(f"there is no option {name!r}; {hint}")
+                told = hint(name, known, "see pfref.Settings")
+                raise UserError(f"there is no option {name!r}; {told}")
         return replace(self, **changes)
-
-
-def choices(kind: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
-    """For each field of a settings class what it may be; nothing if that is open."""
-    return {f.name: f.metadata.get("choices", ()) for f in fields(kind)}  # type: ignore[arg-type]

@@ -143,13 +143,12 @@ def choose(
         votes = vote([p.answer for p in finished], shares, same)
         winner = next(iter(votes), None)
         if winner is not None:
-            alike = [
+            voters = [
                 (share, p)
                 for share, p in zip(shares, finished, strict=True)
-                if p.answer
-                and (p.answer == winner or (same and same(winner, p.answer)))
+                if alike(winner, p.answer, same)
             ]
-            return max(alike, key=lambda pair: pair[0])[1]
+            return max(voters, key=lambda pair: pair[0])[1]
     scored = [p for p in finished if p.reward > -math.inf]
     return max(scored, key=lambda p: p.reward, default=None)
 
@@ -196,7 +195,7 @@ class Harvest:
             for p in range(first, first + (copies if kept is None else kept)):
                 self.particles[k] += members(run, self.model, p)
                 self.runs[k] += bool(run.last.weights[p].sum() > 0)
-                self.trace[k] = trace(run, p)
+            self.trace[k] = trace(run, p)
             if evidence:
                 self.evidence[k] = float(run.last.log_evidence[first])
             self.prompted[k] += len(self.model.prompts[k])
@@ -247,19 +246,20 @@ class Harvest:
 def members(run: ParticleFilter[Thoughts], model: Reasoning, p: int) -> list[Particle]:
     """The particles of population p of a run that has ended."""
     state, n, weights = run.last.state, run.particles, run.last.weights[p].tolist()
-    paths = state.paths
-    rewards = torch.where(state.z == torch.inf, -torch.inf, state.z).tolist()
+    paths, rows = state.paths, range(p * n, (p + 1) * n)
+    z = state.z[p * n : (p + 1) * n]
+    rewards = torch.where(z == torch.inf, -torch.inf, z).tolist()
     return [
         Particle(
             steps=paths.texts[row],
             answer=model.task.answer(paths.text(row)),
             weight=weights[k],
-            reward=rewards[row],
+            reward=rewards[k],
             finished=bool(state.finished[row]),
             tokens=len(paths.tokens[row]),
             confidence=float(paths.log_p[row]) / max(1, len(paths.tokens[row])),
         )
-        for k, row in enumerate(range(p * n, (p + 1) * n))
+        for k, row in enumerate(rows)
     ]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pfref import prompts
 from pfref.study import grading
 from pfref.study.grading import grader_version, same, same_number
 from pfref.study.verifier import Verifier, installed
@@ -87,7 +88,7 @@ def test_without_math_verify(
     strict: Verifier, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(grading, "installed", lambda: False)
-    monkeypatch.setattr(grading, "told", set())
+    monkeypatch.setattr(prompts, "told", set())
     assert same(r"\frac12", "0.5") and same("(1,x)", "( 1, x )")
     assert not same("x+1", "1+x") and not same("x+2", "2+x")
     assert capsys.readouterr().err.count("pip install math-verify") == 1

@@ -7,10 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from pfref.methods import leads
+from pfref.methods import leads, settled
 from pfref.solution import VOTES, Particle, choose
 from pfref.study import measures
-from pfref.study.grades import decided
 
 
 def test_pass_at_n_is_the_mean_over_all_subsets() -> None:
@@ -63,17 +62,17 @@ def test_early_stopping() -> None:
     assert leads(4, 0) == pytest.approx(31 / 32) and leads(3, 0) == pytest.approx(
         15 / 16
     )
-    assert decided(4, 0) and not decided(3, 0) and not decided(5, 2)
-    assert leads(7, 1) == pytest.approx(1 - (1 + 9) / 2**9) and decided(7, 1)
+    assert settled(4, 0) and not settled(3, 0) and not settled(5, 2)
+    assert leads(7, 1) == pytest.approx(1 - (1 + 9) / 2**9) and settled(7, 1)
     done = np.ones(16, dtype=bool)
     same = np.zeros(16, dtype=np.int64)
-    assert measures.stops(same, done, 8, 4, decided) == [(0, 4, 0), (8, 4, 0)]
-    assert measures.stops(same, done, 8, 1, decided) == [(0, 4, 0), (8, 4, 0)]
+    assert measures.stops(same, done, 8, 4, settled) == [(0, 4, 0), (8, 4, 0)]
+    assert measures.stops(same, done, 8, 1, settled) == [(0, 4, 0), (8, 4, 0)]
     mixed = np.array([0, 1, 0, 0, 0, 0, 0, 0, *range(8)])
-    assert measures.stops(mixed, done, 8, 4, decided) == [(0, 8, 0), (8, 8, 0)]
-    assert measures.stops(mixed, done, 16, 4, decided) == [(0, 8, 0)]
+    assert measures.stops(mixed, done, 8, 4, settled) == [(0, 8, 0), (8, 8, 0)]
+    assert measures.stops(mixed, done, 16, 4, settled) == [(0, 8, 0)]
     done[:2] = False  # no votes
-    assert measures.stops(same, done, 8, 4, decided) == [(0, 8, 0), (8, 4, 0)]
+    assert measures.stops(same, done, 8, 4, settled) == [(0, 8, 0), (8, 4, 0)]
 
 
 def test_isotonic_regression() -> None:

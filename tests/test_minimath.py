@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pfref.minimath.evaluate import auc, pass_at
+from pfref.minimath.evaluate import auc
 from pfref.minimath.export import as_llama
 from pfref.minimath.fitting import Recipe, fit
 from pfref.minimath.judge import TRUNK, judge_batches, new_judge, targets
@@ -31,6 +31,7 @@ from pfref.minimath.programs import evaluate, write_steps
 from pfref.minimath.pupils import SLIP_RATE, pupils_results, slip
 from pfref.minimath.subjects import SUBJECTS
 from pfref.minimath.tokenizer import build
+from pfref.study.measures import pass_at
 
 PACKAGE = Path(__file__).parents[1] / "pfref" / "minimath"
 SYMBOLS = {
@@ -281,9 +282,9 @@ def test_draws_stay_in_range() -> None:
 
 def test_pass_at_k_and_auc() -> None:
     assert (
-        pass_at(1, 4, 16) == pytest.approx(0.25)
-        and pass_at(8, 0, 16) == 0
-        and pass_at(8, 9, 16) == 1
+        pass_at(4, 16, 1) == pytest.approx(0.25)
+        and pass_at(0, 16, 8) == 0
+        and pass_at(9, 16, 8) == 1
     )
     rows = [
         dict(problem=p, step=0, right=r, score=s)

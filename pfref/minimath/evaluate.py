@@ -19,20 +19,11 @@ from ..randomness import generator
 from ..reasoning import Reasoning
 from ..records import write_record
 from ..smc import particle_filter
+from ..study.measures import pass_at
 from .mistakes import whole_samples
 from .problems import LEVELS, Problem, check_steps, load_set
 
 SAMPLES = 16
-
-
-def pass_at(k: int, right: int, n: int) -> float:
-    """Chance that k of n samples, drawn without replacement, hold a right one (Chen et
-    al. 2021).
-    """
-    chance_of_none = 1.0
-    for i in range(k):
-        chance_of_none *= max(0, n - right - i) / (n - i)
-    return 1 - chance_of_none
 
 
 def answers(
@@ -171,9 +162,9 @@ def language_model_report(
     for level in LEVELS:
         chosen = [k for k, p in enumerate(problems) if p.level == level]
         levels[str(level)] = {
-            "pass@1": sum(pass_at(1, sampled[k], SAMPLES) for k in chosen)
+            "pass@1": sum(pass_at(sampled[k], SAMPLES, 1) for k in chosen)
             / len(chosen),
-            "pass@8": sum(pass_at(8, sampled[k], SAMPLES) for k in chosen)
+            "pass@8": sum(pass_at(sampled[k], SAMPLES, 8) for k in chosen)
             / len(chosen),
             "greedy": sum(greedy[k] for k in chosen) / len(chosen),
         }

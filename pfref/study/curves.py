@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..plots import COLOURS as FEWER
 
-# Okabe and Ito; with markers, so that no line is known by its colour alone.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+# With markers, so that no line is known by its colour alone.
+COLOURS = (*FEWER, "#000000")
 MARKERS = "os^DvPX*<>"
 
 

@@ -6,12 +6,11 @@ import datetime
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..settings import Settings
 from .journal import Journal
 from .recipe import Cell, Recipe
 from .records import SCHEMA, Run, Study, encode, read, run_of
@@ -141,14 +140,14 @@ def run_cell(
     """
     import torch
 
-    readable: list[Item] = []
-    for item in items:
-        try:
-            pair[0].prompt(item.problem, cell.settings.system)
-            pair[1].prompt(item.problem)
-            readable.append(item)
-        except UserError as error:
-            note([failure(cell.key, item.id, str(error))])
+    from ..pair import unreadable
+
+    lm, prm = pair
+    problems = [item.problem for item in items]
+    failed = unreadable(lm, prm, problems, cell.settings.system)
+    if failed:
+        note([failure(cell.key, items[k].id, reason) for k, reason in failed.items()])
+    readable = [item for k, item in enumerate(items) if k not in failed]
     batch = cell.settings.batch
     noted: set[str] = set()
 
@@ -187,10 +186,9 @@ def solve_cell(
         note([run_of(cell.key, next(left).id, found) for found in solutions])
 
     lm, prm = pair
-    options = {f.name: getattr(cell.settings, f.name) for f in fields(Settings)}
-    options["batch"] = batch
+    options = vars(cell.settings) | dict(batch=batch)
     texts = [item.problem for item in items]
-    solve(texts, lm, prm, options.pop("particles"), task=task, done=done, **options)
+    solve(texts, lm, prm, task=task, done=done, **options)
 
 
 def failure(key: str, id: str, reason: str) -> Run:

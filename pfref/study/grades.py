@@ -4,14 +4,13 @@ with the task's, and chosen as its method says.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from ..methods import ANSWERS, ROUND, SURE, leads
+from ..methods import ANSWERS, ROUND, settled
 from ..solution import VOTES, Particle, choose
 from . import measures
 from .measures import Array
@@ -204,9 +203,7 @@ def results(
     own = cell["settings"]["choose"] or ANSWERS[method]
     numbers = [reader.answer(path) for path in run.paths]
     found = [
-        Particle((), str(k), w, path.reward, path.finished, path.tokens, sure(path))
-        if k >= 0
-        else Particle((), None, w, path.reward, path.finished, path.tokens, sure(path))
+        Particle((), str(k) if k >= 0 else None, w, *rest(path))
         for k, w, path in zip(numbers, run.weights, run.paths, strict=True)
     ]
     for name in (own, *(c for c in choices if c != own)):
@@ -217,10 +214,6 @@ def results(
         number = int(chosen.answer) if chosen and chosen.answer else -1
         title = label if name == own else f"{label} ({name})"
         yield title, cell["n"], reader.grade(number), cost, seconds / shared
-
-
-def sure(path: Written) -> float:
-    return path.confidence or 0.0
 
 
 def sampled(
@@ -259,7 +252,7 @@ def sampled(
                 picked = measures.votes(answers, shares[name], n)
             cost = written + (0 if name in UNSCORED else judged)
             yield prefix + title, n, float(right[picked].mean()), cost, seconds
-        drawn = measures.stops(answers, finished, n, ROUND, decided)
+        drawn = measures.stops(answers, finished, n, ROUND, settled)
         ends = [answer for _, _, answer in drawn]
         spent = np.mean([lengths[a : a + m].sum() for a, m, _ in drawn])
         yield prefix + EARLY, n, float(right[ends].mean()), float(spent), np.nan
@@ -269,9 +262,4 @@ def sampled(
 
 
 def rest(path: Written) -> tuple[float, bool, int, float]:
-    return path.reward, path.finished, path.tokens, sure(path)
-
-
-@cache
-def decided(leader: int, second: int) -> bool:
-    return leads(leader, second) >= SURE
+    return path.reward, path.finished, path.tokens, path.confidence or 0.0

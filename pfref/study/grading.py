@@ -14,12 +14,12 @@ The rules, of which each has its rows in the tests. In doubt an answer is wrong.
 """
 
 import re
-import sys
 import time
 from fractions import Fraction
 from functools import lru_cache
 from importlib import metadata
 
+from ..prompts import tell_once
 from .spelling import cleaned, key, number, quantity, same_unit
 from .structure import Sequence, chain, exact_side, matrix, named, sequence, unions
 from .verifier import installed, verifier
@@ -28,8 +28,6 @@ LONGEST = 1000  # characters; a longer answer is the gold answer letter by lette
 DEEPEST = 6  # lists within lists
 ENOUGH = 40.0  # seconds after which a comparison of many parts is given up
 CACHED = 1 << 16  # verdicts
-
-told: set[str] = set()
 
 
 class GivenUp(Exception):
@@ -44,10 +42,8 @@ def same(gold: str, answer: str) -> bool:
     raises, and takes no longer than its limits of time; safe in threads, and in
     processes, each of which has a worker of its own.
     """
-    if gold.strip() == answer.strip():
-        return bool(gold.strip())
-    if max(len(gold), len(answer)) > LONGEST:
-        return False
+    if (verdict := at_sight(gold, answer)) is not None:
+        return verdict
     try:
         return Comparison().alike(cleaned(gold), cleaned(answer), DEEPEST)
     except (GivenUp, RecursionError):
@@ -56,12 +52,17 @@ def same(gold: str, answer: str) -> bool:
 
 def same_number(gold: str, answer: str) -> bool:
     """For tasks whose answers are plain numbers, as `same` without math-verify."""
-    if gold.strip() == answer.strip():
-        return bool(gold.strip())
-    if max(len(gold), len(answer)) > LONGEST:
-        return False
+    if (verdict := at_sight(gold, answer)) is not None:
+        return verdict
     value = plain(gold)
     return value is not None and value == plain(answer)
+
+
+def at_sight(gold: str, answer: str) -> bool | None:
+    """The verdict on what is equal letter by letter, or too long; None for others."""
+    if gold.strip() == answer.strip():
+        return bool(gold.strip())
+    return False if max(len(gold), len(answer)) > LONGEST else None
 
 
 @lru_cache(CACHED)
@@ -245,9 +246,3 @@ def in_radians(text: str) -> str:
     """
     text = re.sub(r"([0-9]+(?:\.[0-9]+)?)\s*\^\\circ", r"(\\frac{\1 \\pi}{180})", text)
     return re.sub(r"\\?\$", "", text)
-
-
-def tell_once(message: str) -> None:
-    if message not in told:
-        told.add(message)
-        print(f"pfref: {message}", file=sys.stderr)

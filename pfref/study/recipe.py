@@ -19,16 +19,15 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..arguments import Parser, add_models
-from ..errors import UserError
-from ..options import settings_from
-from ..settings import Proposal, Settings
+from ..errors import UserError, hint
+from ..options import OPTIONS, settings_from
+from ..settings import Settings
 from .tasks import TASKS
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
@@ -190,8 +189,7 @@ def cells_of(
 
 def options() -> tuple[str, ...]:
     """Of settings and proposal, but for what budgets and seeds give."""
-    names = [f.name for f in (*fields(Settings), *fields(Proposal))]
-    return tuple(n for n in names if n not in ("particles", "seed", "proposal"))
+    return tuple(name for name in OPTIONS if name not in ("particles", "seed"))
 
 
 def check(table: Any, known: tuple[str, ...], what: str) -> None:
@@ -199,11 +197,8 @@ def check(table: Any, known: tuple[str, ...], what: str) -> None:
         raise UserError(f"the {what} is not a table")
     for name in table:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = (
-                f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
-            )
-            raise UserError(f"the {what} has an unknown entry {name!r}; {hint}")
+            told = hint(name, known, "known are " + ", ".join(known))
+            raise UserError(f"the {what} has an unknown entry {name!r}; {told}")
 
 
 def whole(name: str, value: Any, least: int | None) -> int:

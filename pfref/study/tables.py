@@ -1,6 +1,6 @@
 """A report as text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -85,20 +85,22 @@ def compared(report: dict[str, Any]) -> list[str]:
         own = [d for d in report["differences"] if d["at"] == at]
         if not own:
             continue
-        sizes = sorted({d["n"] for d in own})
-        lines = []
-        for rival in dict.fromkeys(d["rival"] for d in own):
-            cells = {d["n"]: d for d in own if d["rival"] == rival}
-            lines.append([rival, *(difference(cells.get(n)) for n in sizes)])
         title = f"{report['reference']} minus each, in points, at {words}"
-        header = ["", *(f"N = {n}" for n in sizes)]
-        found.append(f"{title}\n" + table(header, lines))
+        found.append(f"{title}\n" + by_rival(own, difference))
     return found
 
 
-def difference(d: dict[str, Any] | None) -> str:
-    if d is None:
-        return ""
+def by_rival(own: list[dict[str, Any]], cell: Callable[[Any], str]) -> str:
+    """A line a rival, a column a budget."""
+    sizes = sorted({d["n"] for d in own})
+    lines = []
+    for rival in dict.fromkeys(d["rival"] for d in own):
+        cells = {d["n"]: cell(d) for d in own if d["rival"] == rival}
+        lines.append([rival, *(cells.get(n, "") for n in sizes)])
+    return table(["", *(f"N = {n}" for n in sizes)], lines)
+
+
+def difference(d: dict[str, Any]) -> str:
     return f"{signed(d['mean'])} [{signed(d['low'])}, {signed(d['high'])}]"
 
 
@@ -108,22 +110,15 @@ def rates(report: dict[str, Any]) -> list[str]:
         own = [r for r in report["rates"] if r["by"] == by]
         if not own:
             continue
-        sizes = sorted({r["n"] for r in own})
-        lines = []
-        for rival in dict.fromkeys(r["rival"] for r in own):
-            cells = {r["n"]: r for r in own if r["rival"] == rival}
-            lines.append([rival, *(rate(cells.get(n)) for n in sizes)])
         title = (
             f"scaling rate: the factor by which a rival's {words} has to be larger for "
             f"the accuracy of {report['reference']}"
         )
-        found.append(f"{title}\n" + table(["", *(f"N = {n}" for n in sizes)], lines))
+        found.append(f"{title}\n" + by_rival(own, rate))
     return found
 
 
-def rate(r: dict[str, Any] | None) -> str:
-    if r is None:
-        return ""
+def rate(r: dict[str, Any]) -> str:
     return f"{factor(r, 'rate')} [{factor(r, 'low')}, {factor(r, 'high')}]"
 
 
