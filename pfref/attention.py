@@ -27,6 +27,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from .errors import UserError
+from .kernels import attend_ragged, available
 
 if TYPE_CHECKING:
     from .cache import RaggedCache
@@ -65,17 +66,26 @@ def attend(
     rows, heads, width, size = query.shape
     key_heads, group = key.shape[1], heads // key.shape[1]
     folded = query.reshape(rows, key_heads, group * width, size)
-    own = cache.own_bias(sliding_window, query.dtype, group)
-    out, z = piece(folded, key, value, own, scale, softcap)
+    ragged = sliding_window is None and available(folded, value, softcap)
+    if ragged:
+        own, _ = cache.limits(group)
+        out, z = attend_ragged(folded, key, value, own, scale)
+    else:
+        bias = cache.own_bias(sliding_window, query.dtype, group)
+        out, z = piece(folded, key, value, bias, scale, softcap)
     if cache.reading is not None:
         cache.keep_prompt(module.layer_idx, key, value)
     else:
         keys, values = cache.prompt(module.layer_idx)
         shared = cache.groups.gather(folded)
-        bias, blind = cache.prompt_bias(sliding_window, query.dtype, group)
-        before, z_before = piece(shared, keys, values, bias, scale, softcap)
-        if blind is not None:  # the fused kernel gives such a query z = 0
-            z_before = z_before.masked_fill(blind, -torch.inf)
+        if ragged:
+            ends = cache.limits(group)[1].expand(-1, shared.shape[2])
+            before, z_before = attend_ragged(shared, keys, values, ends, scale)
+        else:
+            bias, blind = cache.prompt_bias(sliding_window, query.dtype, group)
+            before, z_before = piece(shared, keys, values, bias, scale, softcap)
+            if blind is not None:  # the fused kernel gives such a query z = 0
+                z_before = z_before.masked_fill(blind, -torch.inf)
         before = cache.groups.scatter(before, group * width)
         z_before = cache.groups.scatter(z_before, group * width)
         share = torch.sigmoid(z_before - z).to(out.dtype)

@@ -32,18 +32,16 @@ class RaggedCache(Cache):
     def __init__(self, slots: int, device: torch.device | str = "cpu") -> None:
         super().__init__(layers=[])
         self.device = torch.device(device)
-        self.prompts: tuple[list[Tensor], list[Tensor]] = ([], [])  # (P, L, heads, d)
-        self.own: tuple[list[Tensor], list[Tensor]] = (
-            [],
-            [],
-        )  # (S, capacity, heads, d)
+        # Of each layer: (P, L, heads, d) and (S, capacity, heads, d).
+        self.prompts: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self.own: tuple[list[Tensor], list[Tensor]] = ([], [])
         self.lengths = torch.zeros(slots, dtype=torch.long, device=device)
         self.offsets = torch.zeros_like(self.lengths)
         self.held, self.prompt_of = [0] * slots, [0] * slots
         self.tokens = self.calls = self.capacity = 0
         # A mask in four dimensions is not made into another one; `attend` ignores it.
         self.no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
-        self.known: dict[tuple[str, int | None], Any] = {}  # biases of one pass
+        self.known: dict[tuple[str, int | None], Any] = {}  # masks of one pass
         self.reading: Tensor | None = None  # numbers of the prompts that are being read
         self.batch: Sequence[int] = ()  # the slots of the last pass
 
@@ -137,9 +135,7 @@ class RaggedCache(Cache):
                     buffers[layer] = nn.functional.pad(buffer, (0, 0, 0, 0, 0, missing))
 
     def run(self, model: nn.Module, ids: Tensor, own: Tensor, places: Tensor) -> Any:
-        """One pass; own and places, (B, width): each token's place in its row's own, in
-        all.
-        """
+        """One pass; own, places (B, width): tokens' places in their row's own, in all."""
         self.position, self.known = own, {}
         if self.reading is None:
             self.flat = (self.slots[:, None] * self.capacity + own).flatten()
@@ -169,14 +165,10 @@ class RaggedCache(Cache):
         """Each layer's new keys and values, (B, heads, width, d); returns all the rows'
         own.
         """
-        new = key_states, value_states
         if self.reading is not None:
-            return new
-        keys, values = (
-            self.write(buffers, states, layer_idx)
-            for buffers, states in zip(self.own, new, strict=True)
-        )
-        return keys, values
+            return key_states, value_states
+        keys = self.write(self.own[0], key_states, layer_idx)
+        return keys, self.write(self.own[1], value_states, layer_idx)
 
     def keep_prompt(self, layer: int, *new: Tensor) -> None:
         """Keys and values of prompts, (B, heads, L, d), as the attention sees them:
@@ -224,9 +216,9 @@ class RaggedCache(Cache):
             if window is not None:
                 seen &= at > position[..., None] - window
             bias = as_bias(seen, dtype)[:, None]  # (B, 1, width, K)
-            self.known["own", window] = (
-                bias if bias.shape[2] == 1 else bias.repeat(1, 1, group, 1)
-            )
+            if bias.shape[2] > 1:
+                bias = bias.repeat(1, 1, group, 1)
+            self.known["own", window] = bias
         return self.known["own", window]
 
     def prompt_bias(
@@ -247,6 +239,16 @@ class RaggedCache(Cache):
             self.known["prompt", window] = as_bias(seen, dtype)[:, None], blind
         return self.known["prompt", window]
 
+    def limits(self, group: int) -> tuple[Tensor, Tensor]:
+        """How many of its row's own keys each query sees, (B, Q), and how many of its
+        prompt's, (P, 1): what the biases say where there is no window.
+        """
+        if ("limits", None) not in self.known:
+            own = (self.position + 1).repeat(1, group)
+            prompts = slice(None) if self.reading is not None else self.groups.which
+            self.known["limits", None] = own, self.prompt_lengths[prompts, None]
+        return self.known["limits", None]
+
     def copy(self, new: Sequence[int], old: Sequence[int]) -> None:
         """Slot new[i] becomes a copy of slot old[i]; all are read before any is
         written.
@@ -258,9 +260,8 @@ class RaggedCache(Cache):
         for tensor in (self.lengths, self.offsets):
             tensor[to] = tensor[source]
         for buffer in (*self.own[0], *self.own[1]):
-            buffer[:, :reach].index_copy_(
-                0, to, buffer[:, :reach].index_select(0, source)
-            )
+            live = buffer[:, :reach]
+            live.index_copy_(0, to, live.index_select(0, source))
         for state in (self.held, self.prompt_of):
             for slot, value in zip(new, [state[slot] for slot in old], strict=True):
                 state[slot] = value
@@ -290,10 +291,8 @@ class RaggedCache(Cache):
     @property
     def bytes(self) -> int:
         """Of the buffers now."""
-        tensors = [
-            x for pair in (self.prompts, self.own) for kind in pair for x in kind
-        ]
-        return sum(tensor.nbytes for tensor in tensors)
+        pairs = (*self.prompts, *self.own)
+        return sum(buffer.nbytes for buffers in pairs for buffer in buffers)
 
 
 def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
