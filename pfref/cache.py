@@ -135,7 +135,7 @@ class RaggedCache(Cache):
                     buffers[layer] = nn.functional.pad(buffer, (0, 0, 0, 0, 0, missing))
 
     def run(self, model: nn.Module, ids: Tensor, own: Tensor, places: Tensor) -> Any:
-        """One pass; own, places (B, width): tokens' places in their row's own, in all."""
+        """One pass; own and places (B, width): tokens' places in their own, in all."""
         self.position, self.known = own, {}
         if self.reading is None:
             self.flat = (self.slots[:, None] * self.capacity + own).flatten()

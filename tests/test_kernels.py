@@ -246,10 +246,10 @@ def decoded(model: LlamaForCausalLM) -> list[Tensor]:
 
 
 def with_and_without(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Tensor, Tensor]:
-    """All logits with the kernel and without, which is counted."""
-    model, calls = small_model(dtype), []
+    """All logits with the kernel, whose calls are counted, and without."""
+    calls = []
 
     def counted(*given: Any) -> Any:
         calls.append(given)
@@ -268,17 +268,19 @@ def with_and_without(
 @here
 @torch.inference_mode()
 def test_a_model_decodes_as_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, expected = with_and_without(torch.float32, monkeypatch)
+    found, expected = with_and_without(small_model(torch.float32), monkeypatch)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @here
 @torch.inference_mode()
 def test_a_model_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logits of about 5 in bfloat16 after two layers."""
-    found, expected = with_and_without(HALF, monkeypatch)
-    far = (found - expected).abs().max() / expected.abs().max()
-    assert found.isfinite().all() and far < 0.03
+    """It is no further from float32 than without the kernel, a little luck apart."""
+    model = small_model(HALF)
+    found, expected = with_and_without(model, monkeypatch)
+    exact = torch.cat(decoded(model.float()))
+    assert (found - exact).norm() < 1.3 * (expected - exact).norm()
+    assert (expected - exact).norm() < 0.1 * exact.norm()
 
 
 @here
