@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .stepping import decoder_parts
+
 UNFINISHED = "\ufffd"  # how a decoder writes a character of which bytes are missing
 
 
@@ -25,6 +27,7 @@ class Paths:
     tokens: list[tuple[int, ...]]  # for each row
     ends: list[tuple[int, ...]]  # for each row, its tokens after each step
     texts: list[tuple[str, ...]]  # for each row, its steps
+    held: list[bool]  # for each row, does an unfinished character wait for its bytes?
     ended: Tensor  # (R,) bool, by an end token
     truncated: Tensor  # (R,) bool, cut by a limit
     spoke: Tensor  # (R,) bool, the last step added text
@@ -32,6 +35,7 @@ class Paths:
     log_p: Tensor  # (R,) float64, log probability of all tokens under the proposal
     generated: Tensor  # (P,) tokens generated, dead branches too
     parents: list[int]  # (R,) the row of the last step that each row continues
+    states: Tensor | None = None  # (R, H) at each row's last token, if listened to
     work: Any = None  # what the policy keeps for itself
 
     @classmethod
@@ -43,6 +47,7 @@ class Paths:
             tokens=[()] * rows,
             ends=[()] * rows,
             texts=[()] * rows,
+            held=[False] * rows,
             ended=none,
             truncated=none.clone(),
             spoke=none.clone(),
@@ -62,7 +67,7 @@ class Paths:
     def fork(self, ancestors: Tensor) -> None:
         """Row r becomes a copy of row ancestors[r], (R,)."""
         chosen = ancestors.tolist()
-        for name in ("tokens", "ends", "texts", "parents"):
+        for name in ("tokens", "ends", "texts", "held", "parents"):
             old = getattr(self, name)
             setattr(self, name, [old[row] for row in chosen])
         for name in ("ended", "truncated", "spoke", "log_ratio", "log_p"):
@@ -75,22 +80,39 @@ class Paths:
 
         A step that adds no text, such as an end token alone, is part of the one before.
         """
+        apart = decodes_apart(tokenizer)
+        alone = [apart and not self.held[row] for row in rows]
         for row, step in zip(rows, steps, strict=True):
             self.tokens[row] += tuple(step)
-            self.generated[row // self.shape[1]] += len(step)
-        wholes = tokenizer.batch_decode(
-            [self.tokens[row] for row in rows],
+        population = torch.tensor(rows) // self.shape[1]
+        self.generated.index_add_(0, population, torch.tensor(list(map(len, steps))))
+        decoded = tokenizer.batch_decode(
+            [
+                step if one else self.tokens[row]
+                for row, step, one in zip(rows, steps, alone, strict=True)
+            ],
             skip_special_tokens=True,
             clean_up_tokenization_spaces=False,
         )
-        for row, whole in zip(rows, wholes, strict=True):
-            if not (self.ended[row] or self.truncated[row]):
-                whole = whole.rstrip(UNFINISHED)
+        closed, spoke = (self.ended | self.truncated).tolist(), []
+        for row, text, one in zip(rows, decoded, alone, strict=True):
+            self.held[row] = text.endswith(UNFINISHED)
+            shown = text if closed[row] else text.rstrip(UNFINISHED)
+            step = shown if one else shown[len(self.text(row)) :]
             texts, ends, length = self.texts[row], self.ends[row], len(self.tokens[row])
-            step = whole[len(self.text(row)) :]
-            self.spoke[row] = spoke = bool(step.strip())
-            if texts and not (spoke and texts[-1].strip()):
+            spoke.append(bool(step.strip()))
+            if texts and not (spoke[-1] and texts[-1].strip()):
                 self.texts[row] = (*texts[:-1], texts[-1] + step)
                 self.ends[row] = (*ends[:-1], length)
             else:
                 self.texts[row], self.ends[row] = (*texts, step), (*ends, length)
+        self.spoke[rows] = torch.tensor(spoke)
+
+
+def decodes_apart(tokenizer: Any) -> bool:
+    """Is the decode of tokens the decode of their beginning, and of the rest?
+
+    So it is for byte-level tokens, if the beginning ends with a whole character. Other
+    decoders strip a text's first space, or look at the tokens around.
+    """
+    return [part["type"] for part in decoder_parts(tokenizer)] == ["ByteLevel"]

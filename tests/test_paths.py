@@ -107,6 +107,22 @@ def test_an_unfinished_character_is_shown_once_nothing_can_finish_it() -> None:
         assert paths.text(0) == "a" + UNFINISHED
 
 
+@pytest.mark.parametrize("name, fed", [("byte-level", 1), ("metaspace", 3)])
+def test_a_byte_level_step_is_decoded_alone(name: str, fed: int) -> None:
+    """So that a step of a long solution costs no more than one of a short one."""
+    tokenizer, sizes = TOKENIZERS[name](), []
+    paths, inner = Paths.empty(1, 1), tokenizer.batch_decode
+
+    def counting(rows: list[list[int]], **options: Any) -> list[str]:
+        sizes.append(len(rows[0]))
+        return inner(rows, **options)
+
+    tokenizer.batch_decode = counting
+    for token in plain_ids(tokenizer, "a n"):
+        paths.append([0], [[token]], tokenizer)
+    assert sizes[2] == fed
+
+
 def test_only_the_rows_that_are_given_move() -> None:
     tokenizer = byte_level()
     a, n = tokenizer.convert_tokens_to_ids(["a", "n"])
