@@ -107,8 +107,9 @@ def add_models(group: Any) -> None:
     )
     group.add_argument(
         "--prm",
-        help="process reward model: a shipped name, folder or hub id; or self, which "
-        "lets the language model judge itself (default: minimath-prm, for MiniMath's "
+        help="process reward model: a shipped name, folder or hub id; or a probe, "
+        "which reads --model's own states, as a .safetensors file; or self, which lets "
+        "the language model judge itself (default: minimath-prm, for MiniMath's "
         "language models only)",
     )
     group.add_argument("--prm-revision", help="of --prm on the hub: many need one")

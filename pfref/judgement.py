@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,23 @@ class Judgement:
         self.read[row] = tuple(own)
         self.scored[problem] += len(own) - kept
         return own[kept:]
+
+
+class Scorer(Protocol):
+    """What gives partial solutions their rewards: `prm.RewardModel`, `probe.Probe`."""
+
+    def prompt(self, problem: str) -> list[int]: ...
+    def start(self, problems: Sequence[str], copies: int) -> Judgement: ...
+    def fork(self, judgement: Judgement, ancestors: Tensor) -> None: ...
+    def extend(
+        self,
+        judgement: Judgement,
+        moved: Tensor,
+        steps: Sequence[Sequence[str]],
+        aggregation: str = "last",
+        states: Tensor | None = None,
+    ) -> None: ...
+    def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor: ...
 
 
 # From the scores of R rows, (R, T), +inf where a row has none, to (R,).

@@ -20,6 +20,7 @@ from .errors import UserError
 from .hardware import best_device
 from .loading import context_of, load_tokenizer, load_weights, locate
 from .paths import Paths
+from .probe import Listener
 from .prompts import chat_ids, end_tokens
 from .settings import Proposal as Proposal
 from .stepping import match_table
@@ -52,6 +53,15 @@ class LanguageModel:
         self.look = LOOK.get(self.device.type, ELSEWHERE)
         self.spare = 0.0 if self.look == 1 else SPARE
         self.tables: dict[str, Tensor] = {}
+        self.listener: Listener | None = None
+
+    def listen(self, layers: Sequence[int]) -> None:
+        """From now on `Paths.states` keeps each row's hidden state after these layers,
+        (R, layers * h), at the last token of its last step; () ends it.
+        """
+        if self.listener:
+            self.listener.close()
+        self.listener = Listener(self.model, layers) if layers else None
 
     @classmethod
     def load(
@@ -126,7 +136,9 @@ class LanguageModel:
             logits.repeat_interleave(each, 0),
             torch.tensor(room, device=self.device).repeat_interleave(each),
             particles,
+            self.listener,
         )
+        paths.states = paths.work.states.clone() if self.listener else None
         return paths
 
     def fork(self, paths: Paths, ancestors: Tensor) -> None:
@@ -178,6 +190,9 @@ class LanguageModel:
             paths.parents[row] = row
         rows = [row for row in wanted if own[row]]
         if rows:
+            if paths.states is not None:
+                seats = [decoder.slot_of[row] for row in rows]
+                paths.states[rows] = decoder.states[seats]
             steps = decoder.read(rows)
             paths.ended[rows] = torch.tensor([step.ended for step in steps])
             paths.truncated[rows] = torch.tensor([step.truncated for step in steps])

@@ -1,9 +1,12 @@
 """The two models that a command or a recipe names."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+
+PROBES = Path(__file__).parent / "probes"
 
 
 def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -17,6 +20,7 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
     from .hardware import best_device
     from .lm import LanguageModel
     from .prm import RewardModel
+    from .probe import Probe
 
     best_device(flags["device"])
     best_device(flags["prm_device"])
@@ -26,14 +30,14 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
         "--prm-separator": flags["prm_separator"],
         "--prm-revision": flags["prm_revision"],
     }
-    if flags["prm"] == "self" and (
+    judge = flags["prm"] or default_reward_model(flags["model"])
+    if (judge == "self" or probe_file(judge)) and (
         given := [name for name in own if own[name] is not None]
     ):
         raise UserError(
-            f"--prm self is the language model again and takes no {given[0]}; leave it "
-            "out, or name a reward model"
+            f"--prm {judge} is a part of the language model and takes no {given[0]}; "
+            "leave it out, or name a reward model"
         )
-    judge = flags["prm"] or default_reward_model(flags["model"])
     lm = LanguageModel.load(
         flags["model"],
         flags["device"],
@@ -42,7 +46,9 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
         template_args=flags["chat_template_args"],
     )
     if judge == "self":
-        prm = RewardModel.judging(lm)
+        prm: Any = RewardModel.judging(lm)
+    elif file := probe_file(judge):
+        prm = Probe.load(file, lm)
     else:
         prm = RewardModel.load(
             judge,
@@ -53,10 +59,20 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
             revision=flags["prm_revision"],
         )
     if flags["prm_noise"] is not None:
+        if isinstance(prm, Probe):
+            raise UserError("--prm-noise is for reward models, and not for a probe")
         from .study.noisy import NoisyRewardModel
 
         prm = NoisyRewardModel(prm, flags["prm_noise"])
     return lm, prm
+
+
+def probe_file(name: str) -> Path | None:
+    """The file of a probe: a shipped one by its name, or a .safetensors file."""
+    shipped = PROBES / f"{name}.safetensors"
+    if shipped.is_file():
+        return shipped
+    return Path(name).expanduser() if name.endswith(".safetensors") else None
 
 
 def unreadable(

@@ -156,9 +156,10 @@ class RewardModel:
         moved: Tensor,
         steps: Sequence[Sequence[str]],
         aggregation: str = "last",
+        states: Tensor | None = None,
     ) -> None:
         """Score what is new in the rows of `moved`, (R,) bool; steps[r] are all of row
-        r's steps.
+        r's steps. The policy's `states` are for a `Probe`.
 
         Other rows keep their scores. A row too long for the model's context gets -inf.
         Raises UserError if a score is not finite.

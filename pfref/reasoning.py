@@ -18,9 +18,9 @@ from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
 from .errors import UserError
+from .judgement import AGGREGATIONS, Judgement, Scorer
 from .lm import LanguageModel, Proposal
 from .paths import Paths
-from .prm import AGGREGATIONS, Judgement, RewardModel
 from .settings import Settings, check_choice
 from .smc import FeynmanKac
 from .study.tasks import TASKS, Task
@@ -90,7 +90,7 @@ class Reasoning(FeynmanKac[Thoughts]):
     def __init__(
         self,
         lm: LanguageModel,
-        prm: RewardModel,
+        prm: Scorer,
         problems: Sequence[str],
         proposal: Proposal | None = None,
         potential: str = "odds",
@@ -188,7 +188,7 @@ class Reasoning(FeynmanKac[Thoughts]):
         # What was cut short is not read. Who ends without a word is read once.
         silent = ~p.spoke & ~(p.ended & (state.z == torch.inf))
         read = moved & ~silent & ~p.truncated
-        self.prm.extend(state.judgement, read, p.texts, self.aggregation)
+        self.prm.extend(state.judgement, read, p.texts, self.aggregation, p.states)
         z = self.prm.log_odds(state.judgement, self.aggregation).cpu()
         ready = state.ready.repeat_interleave(p.shape[1])
         state.weighed = torch.where(ready, read, state.weighed)

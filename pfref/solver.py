@@ -10,9 +10,9 @@ from torch import Generator
 from tqdm import tqdm
 
 from .errors import UserError
+from .judgement import Scorer
 from .lm import LanguageModel
 from .methods import ANSWERS, METHODS, Watch
-from .prm import RewardModel
 from .randomness import generator, uniforms
 from .reasoning import Reasoning
 from .schedules import schedule
@@ -33,7 +33,7 @@ NONE_LEFT = (
 def solve(
     problems: str,
     lm: LanguageModel,
-    prm: RewardModel,
+    prm: Scorer,
     particles: int = 16,
     **options: Any,
 ) -> Solution: ...
@@ -43,7 +43,7 @@ def solve(
 def solve(
     problems: Sequence[str],
     lm: LanguageModel,
-    prm: RewardModel,
+    prm: Scorer,
     particles: int = 16,
     **options: Any,
 ) -> list[Solution]: ...
@@ -52,7 +52,7 @@ def solve(
 def solve(
     problems: str | Sequence[str],
     lm: LanguageModel,
-    prm: RewardModel,
+    prm: Scorer,
     particles: int = 16,
     *,
     task: Task | None = None,
@@ -124,7 +124,7 @@ def solve(
 def modelled(
     texts: Sequence[str],
     lm: LanguageModel,
-    prm: RewardModel,
+    prm: Scorer,
     settings: Settings,
     task: Task | None,
 ) -> Reasoning:

@@ -237,7 +237,7 @@ class Value:
     def fork(self, judgement: Any, rows: Tensor) -> None:
         judgement.z = judgement.z[rows]
 
-    def extend(self, judgement: Any, read: Tensor, texts: Any, rule: str) -> None:
+    def extend(self, judgement: Any, read: Tensor, texts: Any, *_: Any) -> None:
         judgement.z = judgement.z.clone()
         for row in read.nonzero()[:, 0].tolist():
             words = tuple("".join(texts[row]).split())

@@ -1,0 +1,166 @@
+"""A reward model that reads the policy's own hidden states while it writes, so that the
+reward costs no second pass.
+
+A probe is a linear map of the state after some layer at the last token of a step
+(Alain and Bengio 2016; of right solutions, Zhang et al. 2025, arXiv 2504.05419). The
+policy has read the whole partial solution when it writes that token, so the probe's
+score is of the prefix, as any process reward model's is.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .cache import RaggedCache
+from .errors import UserError
+from .judgement import AGGREGATIONS, Judgement
+
+if TYPE_CHECKING:
+    from .lm import LanguageModel
+
+
+class Listener:
+    """What a model's layers say of the tokens of its last pass.
+
+    layers  numbers of blocks, from 1 to L: the residual stream after each is kept
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[int]) -> None:
+        blocks = blocks_of(model)
+        if wrong := [k for k in layers if not 1 <= k <= len(blocks)]:
+            raise UserError(
+                f"the language model has layers 1 to {len(blocks)}, and no layer "
+                f"{wrong[0]}"
+            )
+        self.layers, self.said = tuple(layers), [torch.empty(0) for _ in layers]
+        self.hooks = [
+            blocks[number - 1].register_forward_hook(self.keep(place))
+            for place, number in enumerate(layers)
+        ]
+
+    def keep(self, place: int) -> Any:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            self.said[place] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    def states(self) -> Tensor:
+        """(B, layers * h) at each row's last token."""
+        return torch.cat([said[:, -1] for said in self.said], -1)
+
+    def close(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+def blocks_of(model: nn.Module) -> nn.ModuleList:
+    """The model's layers."""
+    count = model.config.get_text_config().num_hidden_layers  # type: ignore
+    found = (
+        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count
+    )
+    return next(found)
+
+
+class Probe:
+    """A linear reward model on the states of `lm`: z = w . x / rms(x) + b.
+
+    weight  (h,) and bias (), in float32
+    layer   after which the state is read
+    """
+
+    def __init__(
+        self, lm: "LanguageModel", layer: int, weight: Tensor, bias: Tensor
+    ) -> None:
+        width = lm.model.config.get_text_config().hidden_size
+        if weight.shape != (width,):
+            raise UserError(
+                f"the probe reads states of {weight.numel()} numbers, and the language "
+                f"model's have {width}; it belongs to another model"
+            )
+        lm.listen((layer,))
+        self.layer, self.device = layer, lm.device
+        self.weight, self.bias = weight.to(lm.device), bias.to(lm.device)
+        self.body = lm.model  # whose memory it shares
+
+    @classmethod
+    def load(cls, file: str | Path, lm: "LanguageModel") -> "Probe":
+        """From a file that `write_probe` wrote. Raises UserError."""
+        try:
+            with safe_open(str(file), "pt") as held:
+                told = json.loads((held.metadata() or {})["probe"])
+                weight, bias = held.get_tensor("weight"), held.get_tensor("bias")
+            return cls(lm, int(told["layer"]), weight, bias)
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise UserError(
+                f"{file} is not a probe: {error}; give the file that pfref.study.probing "
+                "wrote, or a reward model's folder"
+            ) from error
+
+    def prompt(self, problem: str) -> list[int]:
+        """Nothing: the policy reads the problem."""
+        return []
+
+    def start(self, problems: Sequence[str], copies: int) -> Judgement:
+        cache = RaggedCache(len(problems) * copies, self.device)  # stays empty
+        return Judgement.of(list(problems), [[] for _ in problems], cache)
+
+    def fork(self, judgement: Judgement, ancestors: Tensor) -> None:
+        judgement.fork(ancestors)
+
+    @torch.inference_mode()
+    def extend(
+        self,
+        judgement: Judgement,
+        moved: Tensor,
+        steps: Sequence[Sequence[str]],
+        aggregation: str = "last",
+        states: Tensor | None = None,
+    ) -> None:
+        """Score the last step of the rows in `moved`, (R,), from their states (R, h).
+
+        The aggregation `model`, one score for all, is the last step's.
+        """
+        rows = moved.nonzero()[:, 0]
+        if not len(rows):
+            return
+        if states is None:
+            raise ValueError("a probe reads the states of a language model")
+        last = [len(steps[row]) - 1 for row in rows.tolist()]
+        judgement.make_room(max(last) + 1)
+        place = torch.tensor([rows.tolist(), last], device=self.device)
+        found = log_odds(states[place[0]], self.weight, self.bias)
+        if not found.isfinite().all():
+            raise UserError(
+                "the language model's states are not finite; load it in float32 or "
+                "bfloat16, and check its weights"
+            )
+        judgement.scores[place[0], place[1]] = found
+
+    def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor:
+        """Of every row's prefix, (R,) float64, aggregated over its steps."""
+        return AGGREGATIONS[aggregation](judgement.scores).double()
+
+
+def write_probe(
+    file: str | Path, weight: Tensor, bias: Tensor, *, layer: int, **told: Any
+) -> None:
+    """What `Probe.load` reads, with whatever else is told of it."""
+    tensors = {"weight": weight.contiguous(), "bias": bias.contiguous()}
+    save_file(tensors, str(file), {"probe": json.dumps(dict(layer=layer, **told))})
+
+
+def log_odds(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """z of states (..., h), in float32."""
+    return unit(states) @ weight + bias
+
+
+def unit(states: Tensor) -> Tensor:
+    """States in float32, of root mean square 1."""
+    return nn.functional.rms_norm(states.float(), states.shape[-1:], eps=1e-6)
