@@ -46,6 +46,7 @@ class Decoder:
     ended          by an end token?                      log_ratio of this step
     orders         (S, L) tokens that a step must have   log_p     of this step
     cut            without room for another token, or beyond the step's limit
+    states         (S, H) what the `listener` hears at a row's last token
     """
 
     def __init__(
@@ -58,18 +59,14 @@ class Decoder:
         logits: Tensor,
         room: Tensor,
         particles: int,
+        listener: Any = None,
     ) -> None:
         self.model, self.is_end, self.table = model, is_end, table
         self.proposal, self.cache, self.particles = proposal, cache, particles
         slots, device = len(logits), logits.device
         count = torch.zeros(slots, dtype=torch.long, device=device)
-        self.logits, self.room, self.last, self.taken = (
-            logits,
-            room,
-            count,
-            count.clone(),
-        )
-        self.matched = count.clone()
+        self.logits, self.room = logits, room
+        self.last, self.taken, self.matched = (count.clone() for _ in range(3))
         self.going, self.ended, self.cut, self.broken = (count.bool() for _ in range(4))
         self.log_ratio = torch.zeros(slots, dtype=torch.float64, device=device)
         self.log_p = self.log_ratio.clone()
@@ -77,12 +74,14 @@ class Decoder:
         self.orders = count.new_full((slots, 0), NOBODY)
         self.written = count.new_zeros(slots, AHEAD)
         exact = torch.promote_types(logits.dtype, torch.float32)
+        self.listener = listener
+        said = logits.new_zeros(slots, 0) if listener is None else listener.states()
+        self.states = said.new_zeros(slots, said.shape[1])
         self.scratch = torch.empty_like(logits, dtype=exact)
         self.row_of = list(range(slots))  # the row in each slot
         self.slot_of = list(range(slots))  # and the slot of each row
-        self.steps: dict[
-            int, int
-        ] = {}  # populations that write: tokens since they began
+        # Populations that write, and the tokens since they began.
+        self.steps: dict[int, int] = {}
         self.writing: list[int] = []  # rows of the first slots
         self.fed_slots = 0  # slots that passed through the model, at work or not
 
@@ -103,14 +102,12 @@ class Decoder:
         The other rows of these populations leave their slots.
         """
         populations = sorted({row // self.particles for row in rows})
-        n = self.particles
-        members = [row for p in populations for row in range(p * n, (p + 1) * n)]
         wanted: dict[int, list[int]] = {}
         for row in rows:
             if self.slot_of[parents[row]] == NOBODY:
                 raise ValueError(f"row {row} has ended, and cannot be extended")
             wanted.setdefault(self.slot_of[parents[row]], []).append(row)
-        for row in members:
+        for row in self.members(populations):
             self.leave(row)
         free = {slot for slot, row in enumerate(self.row_of) if row == NOBODY}
         spare = sorted(free - set(wanted))
@@ -140,6 +137,11 @@ class Decoder:
             self.orders[self.slot_of[row], : len(tokens)] = given
         self.draw(populations, sources)
 
+    def members(self, populations: Sequence[int]) -> list[int]:
+        """Rows of these populations."""
+        n = self.particles
+        return [row for p in populations for row in range(p * n, (p + 1) * n)]
+
     def seat(self, row: int, slot: int) -> None:
         self.row_of[slot], self.slot_of[row] = row, slot
 
@@ -152,23 +154,20 @@ class Decoder:
         """Rows that write get the first slots; who sits there changes places with
         them.
         """
-        self.writing = sorted(staying, key=lambda row: self.slot_of[row])
-        width, chosen = len(self.writing), set(self.writing)
+        chosen = set(staying)
+        width, seats = len(chosen), sorted(self.slot_of[row] for row in chosen)
         holes = [s for s in range(width) if self.row_of[s] not in chosen]
-        behind = [
-            self.slot_of[row] for row in self.writing if self.slot_of[row] >= width
-        ]
+        behind = [slot for slot in seats if slot >= width]
         new, old = [], []
         for hole, slot in zip(holes, behind, strict=True):
             row, waiting = self.row_of[slot], self.row_of[hole]
             new.append(hole)
             old.append(slot)
+            self.row_of[slot] = NOBODY
             if waiting != NOBODY:
                 new.append(slot)
                 old.append(hole)
                 self.seat(waiting, slot)
-            else:
-                self.row_of[slot] = NOBODY
             self.seat(row, hole)
         self.copy(new, old)
         self.writing = self.row_of[:width]
@@ -181,7 +180,7 @@ class Decoder:
         to, source = torch.tensor([list(new), list(old)], device=self.going.device)
         for name in (
             *("logits", "room", "last", "taken", "matched", "going", "ended", "cut"),
-            *("log_ratio", "log_p", "points", "written", "orders"),
+            *("log_ratio", "log_p", "points", "written", "orders", "states"),
         ):
             tensor = getattr(self, name)
             tensor[to] = tensor[source]
@@ -191,17 +190,18 @@ class Decoder:
 
         A population draws for all its particles: what it draws depends on nothing else.
         """
-        for p in populations:
-            points = uniforms([sources[p]], self.particles, AHEAD)[0]
-            rows = [row for row in self.writing if row // self.particles == p]
-            slots = torch.tensor([self.slot_of[row] for row in rows])
-            own = points[[row % self.particles for row in rows]]
-            # Slots and numbers cross to the device together.
-            sent = torch.cat([slots[:, None].double(), own], 1).to(self.points.device)
-            self.points[sent[:, 0].long()] = sent[:, 1:]
-            missing = self.steps[p] + AHEAD - self.written.shape[1]
-            if missing > 0:
-                self.written = nn.functional.pad(self.written, (0, missing))
+        if not populations:
+            return
+        own = uniforms([sources[p] for p in populations], self.particles, AHEAD)
+        slots = torch.tensor([self.slot_of[row] for row in self.members(populations)])
+        writes = (slots >= 0) & (slots < self.width)
+        # Slots and numbers cross to the device together.
+        sent = torch.cat([slots[:, None].double(), own.flatten(0, 1)], 1)
+        sent = sent[writes].to(self.points.device)
+        self.points[sent[:, 0].long()] = sent[:, 1:]
+        reach = max(self.steps[p] for p in populations) + AHEAD
+        if (missing := reach - self.written.shape[1]) > 0:
+            self.written = nn.functional.pad(self.written, (0, missing))
 
     def token(self) -> None:
         """One token for every row that writes: the whole of it on the device."""
@@ -226,6 +226,9 @@ class Decoder:
         self.written[:w].scatter_(1, taken[:, None], token[:, None])
         output = self.cache.decode(self.model, token, going)
         self.logits[:w] = output.logits[:, -1]
+        if self.listener:
+            said = self.listener.states()
+            self.states[:w] = torch.where(going[:, None], said, self.states[:w])
         taken += going
         self.room[:w] -= going.long()
         matched = self.table[self.matched[:w], token]
@@ -259,19 +262,17 @@ class Decoder:
                 "load it in float32, and check its weights"
             )
         self.fed_slots += w * tokens
+        staying: list[int] = []
         for slot, row in enumerate(self.writing):
-            before = self.steps[row // self.particles]
-            self.cache.tokens += max(0, taken[slot] - before)
-            self.cache.held[slot] -= tokens - max(0, taken[slot] - before)
-        busy = {
-            row // self.particles
-            for row, on in zip(self.writing, going, strict=True)
-            if on
-        }
+            fed = max(0, taken[slot] - self.steps[row // self.particles])
+            self.cache.tokens += fed
+            self.cache.held[slot] -= tokens - fed
+            if going[slot]:
+                staying.append(row)
+        busy = {row // self.particles for row in staying}
         ready = [p for p in self.steps if p not in busy]
         for p in busy:
             self.steps[p] += tokens
-        staying = [row for row, on in zip(self.writing, going, strict=True) if on]
         if len(staying) < w and (ready or len(staying) <= (1 - spare) * w):
             self.to_front(staying)
         self.draw([p for p in busy if self.steps[p] % AHEAD == 0], sources)
@@ -286,7 +287,7 @@ class Decoder:
         names = ("taken", "ended", "cut", "log_ratio", "log_p")
         state = torch.stack([getattr(self, name)[slots].double() for name in names])
         taken, ended, cut, ratios, log_p = state.tolist()
-        tokens = self.written[slots][:, : int(max(taken))].tolist()
+        tokens = self.written[:, : int(max(taken))][slots].tolist()
         for row, end, short in zip(rows, ended, cut, strict=True):
             if end or short:
                 self.leave(row)

@@ -50,12 +50,12 @@ class Groups:
         for row, prompt in enumerate(prompt_of):
             members.setdefault(prompt, []).append(row)
         prompts, size = sorted(members), max(map(len, members.values()))
-        rows = [r for p in prompts for r in (members[p] + members[p][:1] * size)[:size]]
+        rows: list[int] = []
         places = [0] * len(prompt_of)
-        for place in reversed(
-            range(len(rows))
-        ):  # padding repeats a row: its first place
-            places[rows[place]] = place
+        for own in (members[prompt] for prompt in prompts):
+            for place, row in enumerate(own, len(rows)):
+                places[row] = place
+            rows += own + own[:1] * (size - len(own))  # padding repeats a row
         ids = torch.tensor(prompts + rows + places, device=device)
         which, by_prompt, back = ids.split([len(prompts), len(rows), len(places)])
         if rows == places == list(range(len(prompt_of))):
