@@ -22,6 +22,8 @@ def boxed(text: str) -> str | None:
     Escaped braces are not counted. Without any, the last "\\boxed 5" counts; None if
     there is none either. Takes time linear in the text.
     """
+    if "box" not in text:  # most steps end before there is one
+        return None
     opened: list[tuple[int, bool]] = []  # where the content begins; is it a box's?
     last, content = -1, None
     for found in BRACES.finditer(text):

@@ -101,15 +101,17 @@ class RaggedCache(Cache):
         self.tokens += sum(counts)
         return output
 
-    def decode(self, model: nn.Module, token: Tensor, going: Tensor) -> Any:
+    def decode(
+        self, model: nn.Module, token: Tensor, going: Tensor, ahead: int = 1
+    ) -> Any:
         """One more token of each of the first B slots, (B,). Nothing waits for the
-        device.
+        device. If the pass is recorded, keys are seen up to `ahead` tokens from here.
 
         A row that is not `going`, (B,), is given its last token once more and writes
         what stands there already. The caller counts `tokens`, and mends `held`, which
         grows by one for every row.
         """
-        self.enter(range(len(token)), 1)
+        self.enter(range(len(token)), ahead)
         lengths = self.lengths[: len(token)]
         position = (lengths - 1 + going.long())[:, None]
         places = self.offsets[: len(token), None] + position
@@ -118,6 +120,12 @@ class RaggedCache(Cache):
         for slot in self.batch:
             self.held[slot] += 1
         return output
+
+    def advance(self, tokens: int) -> None:
+        """Count passes that were replayed, of one token each over the slots at work."""
+        self.calls += tokens
+        for slot in self.batch:
+            self.held[slot] += tokens
 
     def enter(self, slots: Sequence[int], width: int) -> None:
         """These slots are next, with room for `width` tokens more in each."""

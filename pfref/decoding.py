@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from .cache import RaggedCache
 from .errors import UserError
+from .graphs import Recorder
 from .randomness import uniforms
 from .sampling import log_ratio, weigh_and_sample
 from .stepping import BLANK
@@ -60,6 +61,7 @@ class Decoder:
         room: Tensor,
         particles: int,
         listener: Any = None,
+        record: Recorder | None = None,
     ) -> None:
         self.model, self.is_end, self.table = model, is_end, table
         self.proposal, self.cache, self.particles = proposal, cache, particles
@@ -74,7 +76,7 @@ class Decoder:
         self.orders = count.new_full((slots, 0), NOBODY)
         self.written = count.new_zeros(slots, AHEAD)
         exact = torch.promote_types(logits.dtype, torch.float32)
-        self.listener = listener
+        self.listener, self.record, self.warm, self.ahead = listener, record, False, 1
         said = logits.new_zeros(slots, 0) if listener is None else listener.states()
         self.states = said.new_zeros(slots, said.shape[1])
         self.scratch = torch.empty_like(logits, dtype=exact)
@@ -203,6 +205,25 @@ class Decoder:
         if (missing := reach - self.written.shape[1]) > 0:
             self.written = nn.functional.pad(self.written, (0, missing))
 
+    def tokens(self, count: int) -> None:
+        """So many tokens for every row that writes. With a recorder the host speaks for
+        the first one only, which the device repeats: its two thousand kernels a token
+        take the host longer than the device. The first time warms up.
+        """
+        if self.record is None or not self.warm or count == 1:
+            for _ in range(count):
+                self.token()
+            self.warm = True
+            return
+        self.cache.enter(range(self.width), count)  # nothing may grow while it records
+        self.ahead = count
+        # Held until the next: what one recording leaves, the next one fills.
+        self.replay = self.record(self.token)
+        self.ahead = 1
+        for _ in range(count):
+            self.replay()
+        self.cache.advance(count - 1)
+
     def token(self) -> None:
         """One token for every row that writes: the whole of it on the device."""
         w, p = self.width, self.proposal
@@ -224,7 +245,7 @@ class Decoder:
             self.log_ratio[:w] += torch.where(going, price, 0.0)
         self.last[:w] = token
         self.written[:w].scatter_(1, taken[:, None], token[:, None])
-        output = self.cache.decode(self.model, token, going)
+        output = self.cache.decode(self.model, token, going, self.ahead)
         self.logits[:w] = output.logits[:, -1]
         if self.listener:
             said = self.listener.states()

@@ -17,6 +17,7 @@ from .attention import NAME
 from .cache import RaggedCache
 from .decoding import AHEAD, Decoder
 from .errors import UserError
+from .graphs import recorder
 from .hardware import best_device
 from .loading import context_of, load_tokenizer, load_weights, locate
 from .paths import Paths
@@ -33,7 +34,9 @@ SPARE = 0.25  # elsewhere, the share of slots that may be through before rows ar
 class LanguageModel:
     """A causal language model as a stepwise proposal: `LanguageModel.load(name)`.
 
-    look   tokens between two looks of the host at the rows, a divisor of 64; 1 on a CPU
+    look    tokens between two looks of the host at the rows, a divisor of 64; 1 on a
+            CPU
+    graphs  are these tokens recorded once and replayed?
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class LanguageModel:
         self.spare = 0.0 if self.look == 1 else SPARE
         self.tables: dict[str, Tensor] = {}
         self.listener: Listener | None = None
+        self.graphs = self.device.type == "cuda"
 
     def listen(self, layers: Sequence[int]) -> None:
         """From now on `Paths.states` keeps each row's hidden state after these layers,
@@ -137,6 +141,7 @@ class LanguageModel:
             torch.tensor(room, device=self.device).repeat_interleave(each),
             particles,
             self.listener,
+            recorder(self.device) if self.graphs else None,
         )
         paths.states = paths.work.states.clone() if self.listener else None
         return paths
@@ -179,8 +184,7 @@ class LanguageModel:
             decoder.begin(fresh, paths.parents, sources, orders)
         ready: list[int] = []
         while decoder.steps and not ready:
-            for _ in range(self.look):
-                decoder.token()
+            decoder.tokens(self.look)
             ready = decoder.look(self.look, sources, self.spare)
         done = torch.zeros(paths.shape[0], dtype=torch.bool)
         done[ready] = True
@@ -188,7 +192,7 @@ class LanguageModel:
         paths.log_ratio[own], paths.spoke[own] = 0.0, False
         for row in own.nonzero()[:, 0].tolist():
             paths.parents[row] = row
-        rows = [row for row in wanted if own[row]]
+        rows = (active & own).nonzero()[:, 0].tolist()
         if rows:
             if paths.states is not None:
                 seats = [decoder.slot_of[row] for row in rows]

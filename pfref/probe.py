@@ -99,7 +99,7 @@ class Probe:
             return cls(lm, int(told["layer"]), weight, bias)
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise UserError(
-                f"{file} is not a probe: {error}; give the file that pfref.study.probing "
+                f"{file} is not a probe: {error}; give a file that pfref.study.probing "
                 "wrote, or a reward model's folder"
             ) from error
 

@@ -179,8 +179,9 @@ class Reasoning(FeynmanKac[Thoughts]):
         held = {k * p.shape[1]: path for k, path in enumerate(pinned or ())}
         state.ready = self.lm.extend(p, active.flatten(), generators, held)
         moved = (active & state.ready[:, None]).flatten()
+        ended, spoke = p.ended.tolist(), p.spoke.tolist()
         for row in moved.nonzero()[:, 0].tolist():
-            if p.ended[row] or (p.spoke[row] and self.answered(p, row)):
+            if ended[row] or (spoke[row] and self.answered(p, row)):
                 state.finished[row] = True
             elif len(p.ends[row]) >= self.proposal.max_steps:
                 p.truncated[row] = True

@@ -160,9 +160,7 @@ class Fixed:
     def start(self, problems: list[str], copies: int) -> Any:
         return torch.full((len(problems) * copies,), torch.inf, dtype=torch.float64)
 
-    def extend(
-        self, judgement: Tensor, moved: Tensor, steps: Any, aggregation: str
-    ) -> None:
+    def extend(self, judgement: Tensor, moved: Tensor, steps: Any, *_: Any) -> None:
         judgement[moved] = self.z
         self.read += [steps[row] for row in moved.nonzero()[:, 0].tolist()]
 

@@ -196,7 +196,7 @@ def deep(split: Split, penalty: float, seed: int = 0) -> nn.Module:
         solver.zero_grad()
         loss.backward()
         solver.step()
-        if step % 10 == 9:
+        if step % 50 == 49:
             with torch.no_grad():
                 found = split.within(net(split.z(every))[:, 0])
             if found > best:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from ..judgement import Judgement
 from ..lm import LanguageModel
 from ..probe import Probe
-from ..randomness import generator
+from ..randomness import generator, split
 from ..reasoning import Reasoning
 from ..settings import Settings
 from ..smc import ParticleFilter
@@ -117,8 +117,9 @@ def one_batch(
     texts = [plan.items[k].problem for k in part]
     limits, seed = plan.settings.proposal, plan.settings.seed
     model = Reasoning(lm, recorder, texts, limits, system=task.system, task=task)
-    sources = [generator(seed, text) for text in texts]
-    run = ParticleFilter(model, n, sources, threshold=0.0).run()
+    # Each sample is a population of its own, which waits for no other.
+    sources = split([generator(seed, text) for text in texts], n)
+    run = ParticleFilter(model, 1, sources, threshold=0.0).run()
     found = Harvest(model)
     found.add(run)
     solutions = [
