@@ -35,6 +35,7 @@ from transformers.utils import logging
 
 from benchmarks.rivals import generate, one_reward_pass, papers_loop
 from pfref import LanguageModel, Proposal, RewardModel, solve
+from pfref.cache import RaggedCache
 from pfref.inputs import read_problems
 from pfref.minimath.problems import load_set
 from pfref.randomness import generator
@@ -103,6 +104,17 @@ class LiveBytes(TorchDispatchMode):
         return out
 
 
+def live_bytes(cache: RaggedCache) -> int:
+    """Keys and values of the tokens that prompts and rows hold."""
+    counts = int(cache.prompt_lengths.sum()), sum(cache.held)
+    pairs = cache.prompts, cache.own
+    return sum(
+        count * buffer[0, 0].nbytes
+        for count, pair in zip(counts, pairs, strict=True)
+        for buffer in (*pair[0], *pair[1])
+    )
+
+
 def memory(
     lm: LanguageModel, prm: RewardModel, problems: list[str], particles: int
 ) -> float:
@@ -111,7 +123,7 @@ def memory(
 
     def count(step: Step[Thoughts]) -> None:
         caches = step.state.paths.work.cache, step.state.judgement.cache
-        live.append(sum(cache.live_bytes for cache in caches))
+        live.append(sum(live_bytes(cache) for cache in caches))
 
     with LiveBytes() as held:
         solve(problems, lm, prm, particles, watch=count)

@@ -287,16 +287,6 @@ class RaggedCache(Cache):
         return max(self.held, default=0)
 
     @property
-    def live_bytes(self) -> int:
-        """Of what tokens hold, of prompts and of rows."""
-        tokens = (sum(self.held), int(self.prompt_lengths.sum()))
-        return sum(
-            count * buffer[0, 0].nbytes
-            for count, pair in zip(tokens, (self.own, self.prompts), strict=True)
-            for buffer in (*pair[0], *pair[1])
-        )
-
-    @property
     def bytes(self) -> int:
         """Of the buffers now."""
         pairs = (*self.prompts, *self.own)

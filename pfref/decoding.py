@@ -7,7 +7,6 @@ moves those that still write to the front.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,25 +15,13 @@ from torch import Generator, Tensor, nn
 from .cache import RaggedCache
 from .errors import UserError
 from .graphs import Recorder
+from .paths import Written
 from .randomness import uniforms
 from .sampling import log_ratio, weigh_and_sample
 from .stepping import BLANK
 
 AHEAD = 64  # tokens for which a population draws its uniforms together
 NOBODY = -1  # sits in a slot that is free
-
-
-@dataclass(frozen=True)
-class Written:
-    """A row's step: its tokens, how it ended, log target / proposal of them, and their
-    log probability under the proposal.
-    """
-
-    tokens: list[int]
-    ended: bool
-    truncated: bool
-    log_ratio: float
-    log_p: float
 
 
 class Decoder:
@@ -48,6 +35,7 @@ class Decoder:
     orders         (S, L) tokens that a step must have   log_p     of this step
     cut            without room for another token, or beyond the step's limit
     states         (S, H) what the `listener` hears at a row's last token
+    row_of         the row in each slot; slot_of: the slot of each row
     """
 
     def __init__(
@@ -76,14 +64,12 @@ class Decoder:
         self.orders = count.new_full((slots, 0), NOBODY)
         self.written = count.new_zeros(slots, AHEAD)
         exact = torch.promote_types(logits.dtype, torch.float32)
-        self.listener, self.record, self.warm, self.ahead = listener, record, False, 1
-        said = logits.new_zeros(slots, 0) if listener is None else listener.states()
-        self.states = said.new_zeros(slots, said.shape[1])
         self.scratch = torch.empty_like(logits, dtype=exact)
-        self.row_of = list(range(slots))  # the row in each slot
-        self.slot_of = list(range(slots))  # and the slot of each row
-        # Populations that write, and the tokens since they began.
-        self.steps: dict[int, int] = {}
+        self.listener, self.record, self.warm, self.ahead = listener, record, False, 1
+        said = listener.states() if listener else logits[:, :0]
+        self.states = said.new_zeros(slots, said.shape[1])
+        self.row_of, self.slot_of = list(range(slots)), list(range(slots))
+        self.steps: dict[int, int] = {}  # of populations that write: tokens so far
         self.writing: list[int] = []  # rows of the first slots
         self.fed_slots = 0  # slots that passed through the model, at work or not
 
@@ -192,8 +178,6 @@ class Decoder:
 
         A population draws for all its particles: what it draws depends on nothing else.
         """
-        if not populations:
-            return
         own = uniforms([sources[p] for p in populations], self.particles, AHEAD)
         slots = torch.tensor([self.slot_of[row] for row in self.members(populations)])
         writes = (slots >= 0) & (slots < self.width)
@@ -206,23 +190,17 @@ class Decoder:
             self.written = nn.functional.pad(self.written, (0, missing))
 
     def tokens(self, count: int) -> None:
-        """So many tokens for every row that writes. With a recorder the host speaks for
-        the first one only, which the device repeats: its two thousand kernels a token
-        take the host longer than the device. The first time warms up.
-        """
-        if self.record is None or not self.warm or count == 1:
-            for _ in range(count):
-                self.token()
-            self.warm = True
-            return
-        self.cache.enter(range(self.width), count)  # nothing may grow while it records
-        self.ahead = count
-        # Held until the next: what one recording leaves, the next one fills.
-        self.replay = self.record(self.token)
-        self.ahead = 1
+        """So many tokens for every row that writes; with `record`, replays of one."""
+        replay = self.token
+        if self.record and self.warm:
+            self.cache.enter(range(self.width), count)  # nothing grows while it records
+            self.ahead = count
+            replay = self.replay = self.record(self.token)
+            self.ahead = 1
+            self.cache.advance(count - 1)
         for _ in range(count):
-            self.replay()
-        self.cache.advance(count - 1)
+            replay()
+        self.warm = True
 
     def token(self) -> None:
         """One token for every row that writes: the whole of it on the device."""
@@ -296,7 +274,8 @@ class Decoder:
             self.steps[p] += tokens
         if len(staying) < w and (ready or len(staying) <= (1 - spare) * w):
             self.to_front(staying)
-        self.draw([p for p in busy if self.steps[p] % AHEAD == 0], sources)
+        if spent := [p for p in busy if self.steps[p] % AHEAD == 0]:
+            self.draw(spent, sources)
         for p in ready:
             del self.steps[p]
         return sorted(ready)

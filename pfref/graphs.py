@@ -1,5 +1,4 @@
-"""Record once what is launched on a GPU, and replay it without the host: CUDA graphs.
-"""
+"""Record what is launched on a GPU, and replay it without the host: CUDA graphs."""
 
 from collections.abc import Callable
 

@@ -14,6 +14,19 @@ from .stepping import decoder_parts
 UNFINISHED = "\ufffd"  # how a decoder writes a character of which bytes are missing
 
 
+@dataclass(frozen=True)
+class Written:
+    """A row's step: its tokens, how it ended, log target / proposal of them, and their
+    log probability under the proposal.
+    """
+
+    tokens: list[int]
+    ended: bool
+    truncated: bool
+    log_ratio: float
+    log_p: float
+
+
 @dataclass
 class Paths:
     """P x N partial solutions, R = P * N rows; particle (p, n) is row p * N + n.

@@ -80,6 +80,11 @@ def add_study(commands: Any, layout: Any) -> None:
     pack = commands.add_parser("pack", help="write a study's records as one small file")
     add_folder(pack)
     pack.add_argument("--out", type=Path, help="(default: records.jsonl.xz in FOLDER)")
+    pack.add_argument(
+        "--answers",
+        action="store_true",
+        help="keep of each solution's text its answer only; reports stay the same",
+    )
 
 
 def add_folder(command: argparse.ArgumentParser) -> None:

@@ -58,7 +58,7 @@ def report(a: argparse.Namespace) -> None:
 def pack(a: argparse.Namespace) -> None:
     from .records import pack as pack_records
 
-    file, size = pack_records(a.folder, a.out)
+    file, size = pack_records(a.folder, a.out, a.answers)
     print(f"{file}: {size / 1e6:.1f} MB")
 
 

@@ -23,11 +23,12 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ..errors import UserError
+from .tasks import TASKS, Task
 
 SCHEMA = 1
 PACKED = "records.jsonl.xz"
@@ -147,6 +148,18 @@ def run_of(key: str, id: str, solution: Any) -> Run:
     )
 
 
+def bare(run: Run, task: Task) -> Run:
+    """Without its texts, but for their answers."""
+
+    def box(path: Written) -> Written:
+        answer = task.answer("".join(path.steps))
+        text = f"\\boxed{{{answer}}}" if answer else ""
+        kept = text if task.answer(text) == answer else path.steps[-1]
+        return path._replace(steps=(kept,))
+
+    return replace(run, paths=[box(path) for path in run.paths])
+
+
 def lines_of_descent(ancestors: Any) -> list[Any] | None:
     """(T, N) ancestors as a list; None for a turn in which all kept their own."""
     if ancestors is None:
@@ -179,6 +192,10 @@ class Study:
                 if run.key not in seen:
                     seen.add(run.key)
                     yield run
+
+    def task_of(self, run: Run) -> Task:
+        cells = (c for (key, _), c in self.cells.items() if key == run.key)
+        return TASKS[next(cells)["task"]]
 
     @property
     def asked(self) -> list[list[str]] | None:
@@ -248,10 +265,13 @@ def opened(file: Path) -> IO[str]:
     return file.open(encoding="utf-8", errors="replace")
 
 
-def pack(folder: Path, out: Path | None = None) -> tuple[Path, int]:
+def pack(
+    folder: Path, out: Path | None = None, answers: bool = False
+) -> tuple[Path, int]:
     """Write a folder's current records as one small file, a line a problem: a text that
     several methods wrote stands in it once. Weights keep four digits, and none below
-    10^-6. Returns the file and its size in bytes.
+    10^-6. With `answers` no more of a text is kept than its answer, in a box. Returns
+    the file and its size in bytes.
     """
     study = read(folder)
     cells = list(study.current().values())
@@ -267,6 +287,8 @@ def pack(folder: Path, out: Path | None = None) -> tuple[Path, int]:
             print(json.dumps(header, separators=(",", ":")), file=stream)
         for id in sorted(study.lines):
             own = [run for run in study.runs(id) if run.key in order]
+            if answers:
+                own = [bare(run, study.task_of(run)) for run in own]
             if own:
                 own.sort(key=lambda run: order[run.key])
                 print(encode(own, digits=4, least=1e-6), file=stream)
