@@ -39,6 +39,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             return [0]
 
     monkeypatch.setattr(experiment, "solve_cell", pretend)
+    monkeypatch.setattr(experiment, "fitting", lambda cell, *_: cell.settings.batch)
     monkeypatch.setattr(
         experiment.Models, "__call__", lambda *_: (Readable(), Readable())
     )

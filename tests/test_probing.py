@@ -181,3 +181,16 @@ def test_problems_are_divided_without_overlap() -> None:
 def test_too_few_problems_are_told(tmp_path: Path, capsys: Any) -> None:
     assert main(arguments(tmp_path, problems=600)) == 2
     assert "fewer than 606" in capsys.readouterr().err
+
+
+def test_out_of_memory_is_one_line(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pfref.study import probing
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(probing, "sample", full)
+    assert main(arguments(tmp_path)) == 2
+    assert "smaller --batch" in capsys.readouterr().err

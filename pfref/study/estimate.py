@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .experiment import Models, Plan, plan, run_cell
+from .memory import told
 from .recipe import Cell, Recipe
 from .records import Run, Study, read
 
@@ -47,14 +48,24 @@ def estimate(recipe: Recipe, folder: Path, part: tuple[int, int] = (1, 1)) -> st
         else f"from {SAMPLES} samples of {min(PROBE, len(todo.items))} problems"
         + (" and this folder's records" if known else "")
     )
+    largest, items = max(todo.left, key=lambda c: c[0].n)
+    lm, prm = models(largest.models)
+    texts = readable(lm, prm, [i.problem for i in items], largest.settings.system)
     runs = sum(len(items) for _, items in todo.left)
     lines = [
         f"{runs} problems to run in {len(todo.left)} cells, {todo.particles} particles",
         f"about {tokens / 1e6:.1f} million tokens, generated and scored, and "
         f"{seconds / 3600:.1f} hours on this machine, {basis}",
-        memory(max(todo.left, key=lambda c: c[0].n)[0], models),
+        told(largest, lm, prm, texts),
     ]
     return "\n".join(lines)
+
+
+def readable(lm: Any, prm: Any, texts: list[str], system: str | None) -> list[str]:
+    from ..pair import unreadable
+
+    failed = unreadable(lm, prm, texts, system)
+    return [text for place, text in enumerate(texts) if place not in failed]
 
 
 def known_costs(study: Study) -> dict[str, dict[int, tuple[float, float]]]:
@@ -89,51 +100,3 @@ def probe(cell: Cell, todo: Plan, models: Models) -> tuple[float, float]:
     costs = [cost_of(run) for run in runs if run.paths] or [(0.0, 0.0)]
     tokens, seconds = np.mean(costs, axis=0) / SAMPLES
     return float(tokens), float(seconds)
-
-
-def memory(cell: Cell, models: Models) -> str:
-    """Weights of both models, and the caches of a batch whose rows are all as long as
-    they may be; beside what is free.
-    """
-    import torch
-
-    lm, prm = models(cell.models)
-    n, batch = cell.n, cell.settings.batch
-    rows = max(n, batch // n * n)
-    parts = dict.fromkeys((lm.model, prm.body))
-    weights = sum(p.nbytes for m in parts for p in m.parameters())
-    caches = sum(row_bytes(m, cell.settings.proposal.max_tokens) for m in parts) * rows
-    where = torch.device(getattr(lm.model, "device", "cpu"))
-    cuda = where.type == "cuda"
-    free = torch.cuda.mem_get_info(where)[0] if cuda else free_memory()
-    told = f", {free / 1e9:.1f} GB are free" if free else ""
-    fits = (
-        "; give a smaller batch in [settings], or fewer max_tokens, if it does not fit"
-        if free and weights + caches > free
-        else ""
-    )
-    return (
-        f"memory: {weights / 1e9:.2f} GB of weights, at most {caches / 1e9:.2f} GB of "
-        f"caches for {rows} rows{told}{fits}"
-    )
-
-
-def row_bytes(model: Any, tokens: int) -> int:
-    """Keys and values of a row of so many tokens, no more than the context takes."""
-    config = model.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or (
-        config.hidden_size // config.num_attention_heads
-    )
-    tokens = min(tokens, getattr(config, "max_position_embeddings", tokens))
-    bytes_each = next(model.parameters()).element_size()
-    return 2 * int(config.num_hidden_layers * heads * size) * tokens * bytes_each
-
-
-def free_memory() -> int:
-    """Bytes that the host can still give; 0 where it does not say."""
-    info = Path("/proc/meminfo")
-    if not info.exists():
-        return 0
-    found = [line for line in info.read_text().splitlines() if "MemAvailable" in line]
-    return int(found[0].split()[1]) * 1024 if found else 0

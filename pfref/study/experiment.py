@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import UserError
 from .journal import Journal
+from .memory import fitting
 from .recipe import Cell, Recipe
 from .records import SCHEMA, Run, Study, encode, read, run_of
 from .tasks import TASKS, Item, Task, load_items
@@ -148,7 +149,7 @@ def run_cell(
     if failed:
         note([failure(cell.key, items[k].id, reason) for k, reason in failed.items()])
     readable = [item for k, item in enumerate(items) if k not in failed]
-    batch = cell.settings.batch
+    batch = fitting(cell, lm, prm, [item.problem for item in readable])
     noted: set[str] = set()
 
     def take(runs: Sequence[Run]) -> None:

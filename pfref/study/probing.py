@@ -169,6 +169,13 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"pfref: {error}", file=sys.stderr)
         return 2
+    except torch.OutOfMemoryError:
+        print(
+            f"pfref: out of memory with {flags.batch} samples at once; give a smaller "
+            "--batch, and another --out",
+            file=sys.stderr,
+        )
+        return 2
     told = {k: v for k, v in vars(flags).items() if k not in ("out", "quiet")}
     command = "python -m pfref.study.probing"
     write_record(flags.out / "probe.json", command, results, **told)

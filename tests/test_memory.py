@@ -1,0 +1,100 @@
+"""Memory is planned before it is taken, and a batch that does not fit is smaller."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pfref import LanguageModel, RewardModel
+from pfref.errors import UserError
+from pfref.minimath.problems import load_set
+from pfref.probe import Probe
+from pfref.settings import Proposal, Settings
+from pfref.study import memory
+from pfref.study.recipe import Cell, model_defaults
+
+PROBLEMS = [p.problem for p in load_set("minimath500")[:4]]
+
+
+@pytest.fixture(scope="module")
+def pair() -> Any:
+    return LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
+
+
+def cell(**changes: Any) -> Cell:
+    settings = Settings(particles=8, batch=64, proposal=Proposal(max_tokens=100))
+    models = dict(model_defaults())
+    return Cell("filter", replace(settings, **changes), models, "minimath", "file")
+
+
+def free(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(value))
+
+
+def test_a_row_counts_both_models_its_prompt_and_its_logits(pair: Any) -> None:
+    lm, prm = pair
+    keys = 0
+    for model in (lm.model, prm.body):
+        config = model.config
+        size = config.hidden_size // config.num_attention_heads
+        keys += 2 * config.num_hidden_layers * config.num_key_value_heads * size * 4
+    longest = max(len(lm.prompt(text)) for text in PROBLEMS)
+    expected = keys * (112.5 + longest / 8) + 12 * lm.vocabulary
+    assert memory.row_bytes(cell(), lm, prm, PROBLEMS) == pytest.approx(expected)
+
+
+def test_a_probe_has_no_cache_and_the_policy_counts_once(pair: Any) -> None:
+    lm, prm = pair
+    width = lm.model.config.hidden_size
+    probe = Probe(lm, 1, torch.zeros(width), torch.tensor(0.0))
+    both = memory.row_bytes(cell(), lm, prm, PROBLEMS)
+    assert memory.row_bytes(cell(), lm, probe, PROBLEMS) < both
+    assert memory.bodies(lm, probe) == [lm.model.base_model]
+    itself = SimpleNamespace(body=lm.model.base_model)
+    assert memory.bodies(lm, itself) == [lm.model.base_model]
+    assert len(memory.bodies(lm, prm)) == 2
+    lm.listen(())
+
+
+@pytest.mark.parametrize("rows, batch", [(1000, 64), (20, 20), (8, 8)])
+def test_as_many_rows_as_fit(
+    monkeypatch: pytest.MonkeyPatch, pair: Any, rows: int, batch: int
+) -> None:
+    each = memory.row_bytes(cell(), pair[0], pair[1], PROBLEMS)
+    free(monkeypatch, (rows + 0.5) * each / memory.SHARE)
+    assert memory.fitting(cell(), pair[0], pair[1], PROBLEMS) == batch
+
+
+def test_one_problem_that_does_not_fit_is_told(
+    monkeypatch: pytest.MonkeyPatch, pair: Any
+) -> None:
+    each = memory.row_bytes(cell(), pair[0], pair[1], PROBLEMS)
+    free(monkeypatch, 7.5 * each / memory.SHARE)
+    with pytest.raises(UserError, match="8 particles of one problem .* smaller budget"):
+        memory.fitting(cell(), pair[0], pair[1], PROBLEMS)
+
+
+def test_where_nobody_says_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, pair: Any
+) -> None:
+    free(monkeypatch, 0)
+    assert memory.fitting(cell(), pair[0], pair[1], PROBLEMS) == 64
+    assert "free" not in memory.told(cell(), pair[0], pair[1], PROBLEMS)
+
+
+def test_the_estimate_says_that_batches_will_be_smaller(
+    monkeypatch: pytest.MonkeyPatch, pair: Any
+) -> None:
+    each = memory.row_bytes(cell(), pair[0], pair[1], PROBLEMS)
+    free(monkeypatch, 20 * each)
+    assert "smaller" in memory.told(cell(), pair[0], pair[1], PROBLEMS)
+    free(monkeypatch, 200 * each)
+    assert "64 rows" in memory.told(cell(), pair[0], pair[1], PROBLEMS)
+    assert "smaller" not in memory.told(cell(), pair[0], pair[1], PROBLEMS)
+
+
+def test_this_machine_says_what_is_free() -> None:
+    found = memory.free_bytes(torch.device("cpu"))
+    assert found == 0 or found > 1 << 20
