@@ -218,8 +218,8 @@ class Decoder:
         if total is not None:
             share = weights.gather(1, token[:, None])[:, 0].double() / total
             self.log_p[:w] += torch.where(going, share.log(), 0.0)
-        if p.target_temperature is not None:
-            price = log_ratio(logits, token, p.temperature, p.target_temperature)
+        if p.target:
+            price = log_ratio(logits, token, p.temperature, *p.target)
             self.log_ratio[:w] += torch.where(going, price, 0.0)
         self.last[:w] = token
         self.written[:w].scatter_(1, taken[:, None], token[:, None])

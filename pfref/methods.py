@@ -73,7 +73,8 @@ def by_greedy(
     model: Reasoning, sources: Sequence[Generator], settings: Settings, watch: Watch
 ) -> Harvest:
     """The likeliest token at every place, once."""
-    limits = replace(model.proposal, temperature=0.0, target_temperature=None)
+    own = model.proposal
+    limits = replace(own, temperature=0.0, target_temperature=None, target_power=None)
     model = model.proposing(limits)
     return by_samples(model, sources, replace(settings, particles=1), watch)
 

@@ -72,16 +72,23 @@ def chunk_size(vocabulary: int) -> int:
 
 
 def log_ratio(
-    logits: Tensor, token: Tensor, temperature: float, target: float
+    logits: Tensor,
+    token: Tensor,
+    temperature: float,
+    target: float,
+    power: float = 1.0,
 ) -> Tensor:
-    """log p_target(token) - log p(token): what sampling at another temperature costs,
-    (B,).
+    """power * log p_target(token) - log p(token): what sampling from another
+    distribution costs, (B,).
 
-    p is the softmax of logits / temperature, p_target that of logits / target.
+    p is the softmax of logits / temperature, p_target that of logits / target. With a
+    power other than 1 the target of a step is not normalised, and a solution's is its
+    probability to that power.
     """
     exact = torch.promote_types(logits.dtype, torch.float32)
     difference = torch.zeros(len(token), dtype=torch.float64, device=token.device)
-    for sign, divisor in ((1, target), (-1, temperature)):
+    for factor, divisor in ((power, target), (-1, temperature)):
         log_p = torch.log_softmax(logits.to(exact) / divisor, -1)
-        difference = difference + sign * log_p.gather(1, token[:, None])[:, 0].double()
+        log = log_p.gather(1, token[:, None])[:, 0].double()
+        difference = difference + factor * log
     return difference

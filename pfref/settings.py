@@ -35,6 +35,11 @@ class Proposal:
     target_temperature: float | None = option(
         None, "of the target, if it is another: weights then pay for the difference"
     )
+    target_power: float | None = option(
+        None,
+        "the target is the language model's probability of a whole solution to this "
+        "power: above 1 without a reward model, Power-SMC",
+    )
     delimiter: str = option("\n\n", "ends a step")
     step_tokens: int | None = option(
         None, "steps of exactly so many tokens instead of the delimiter"
@@ -44,13 +49,15 @@ class Proposal:
     max_steps: int = option(40, "steps a solution may take")
 
     def __post_init__(self) -> None:
-        target = 1.0 if self.target_temperature is None else self.target_temperature
+        target, power = self.target or (1.0, 1.0)
         if not 0 <= self.temperature < math.inf or not 0 < target < math.inf:
             raise UserError(
                 "a temperature is a number that is not negative, and the target's is "
                 f"positive: not {self.temperature} and {self.target_temperature}"
             )
-        if self.temperature == 0 and self.target_temperature is not None:
+        if not 0 < power < math.inf:
+            raise UserError(f"the target's power is positive: not {power}")
+        if self.temperature == 0 and self.target:
             raise UserError(
                 "temperature 0 proposes one sequence only and cannot be weighed "
                 "against another temperature"
@@ -63,6 +70,15 @@ class Proposal:
                 "the step delimiter is empty; give text that ends a step, such as a "
                 "blank line"
             )
+
+    @property
+    def target(self) -> tuple[float, float] | None:
+        """Temperature and power of the target, if it is not the proposal itself."""
+        if self.target_temperature is None and self.target_power is None:
+            return None
+        own = (self.target_temperature, self.target_power)
+        temperature, power = (1.0 if x is None else x for x in own)
+        return temperature, power
 
 
 @dataclass(frozen=True)

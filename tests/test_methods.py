@@ -308,21 +308,25 @@ POWER = Proposal(
 )
 
 
+@pytest.mark.parametrize("power", [False, True])
 @pytest.mark.parametrize("threshold", [1.0, pytest.param(0.5, marks=pytest.mark.slow)])
-def test_the_power_distribution_of_tokens_is_exact(threshold: float) -> None:
-    """A target temperature T below the sampling one, and a reward that is always 1.
+def test_the_power_distributions_are_exact(threshold: float, power: bool) -> None:
+    """A reward that is always 1, and a target that is sharper than the proposal.
 
-    The target is the product over tokens of p(x_t | before)^(1/T) / c(before), each
-    normalised: low-temperature sampling, corrected in the weights. Power-SMC's
-    (arXiv 2602.10273) is p(x)^(1/T) of the whole sequence, without the c's. They
-    differ: the first commits to tokens that look good now, the second to prefixes
-    whose continuations are likely. Both are computed, and the runs are of the first.
+    With a target temperature T it is the product over tokens of
+    p(x_t | before)^(1/T) / c(before), each normalised: low-temperature sampling,
+    corrected in the weights. With a target power it is Power-SMC's (arXiv 2602.10273)
+    p(x)^(1/T) of the whole sequence, without the c's. They differ: the first commits
+    to tokens that look good now, the second to prefixes whose continuations are likely.
     """
     number, token, whole = powers(0.6)
-    model = Reasoning(world()[0], indifferent(), [PROBLEM], POWER, "score")
+    right, wrong = (whole, token) if power else (token, whole)
+    sharp = replace(POWER, target_temperature=None, target_power=1 / 0.6)
+    proposal = sharp if power else POWER
+    model = Reasoning(world()[0], indifferent(), [PROBLEM], proposal, "score")
     run = particle_filter(model, 8, generators(3, RUNS), threshold=threshold)
     z = run.last.log_evidence.exp()
-    exact = float(token.exp().sum())
+    exact = float(right.exp().sum())
     assert abs(z.mean() - exact) < 3 * z.std() / len(z) ** 0.5
     decode = world()[0].tokenizer.decode
     index = [number.get(decode(t), -1) for t in run.last.state.paths.tokens]
@@ -331,12 +335,12 @@ def test_the_power_distribution_of_tokens_is_exact(threshold: float) -> None:
     rows = torch.arange(RUNS).repeat_interleave(8)
     mass.index_put_((rows, torch.tensor(index)), weights, accumulate=True)
     assert float(mass[:, -1].sum()) == 0
-    common = (token.softmax(0) > 0.004).nonzero()[:, 0]
-    seen, wanted = mass[:, common], token.exp()[common]
+    common = (right.softmax(0) > 0.004).nonzero()[:, 0]
+    seen, wanted = mass[:, common], right.exp()[common]
     error = (seen.mean(0) - wanted) / (seen.std(0) / RUNS**0.5)
     assert len(common) > 5 and float(error.square().mean()) < 2.5
     assert float(error.abs().max()) < 3.6  # one of about ten
-    other = whole.softmax(0)[common]
+    other = wrong.softmax(0)[common]
     far = (seen.mean(0) / exact - other) / (seen.std(0) / exact / RUNS**0.5)
     assert float(far.square().mean()) > 10
 

@@ -74,3 +74,17 @@ def test_every_shipped_recipe_can_be_read() -> None:
         assert len({cell.key for cell in cells}) == len(cells)
         seeds = [cell.settings.seed for cell in cells]
         assert seeds == sorted(seeds)  # one seed of all methods, then the next
+
+
+def test_asked_budgets_and_seeds_hold_for_methods_with_their_own() -> None:
+    every = Recipe.read("minimath500")
+    some = Recipe.read("minimath500", budgets=[4, 16], seeds=[1])
+    labels = {(cell.label, cell.n) for cell in some.cells}
+    assert ("beam search", 16) in labels and ("beam search", 8) not in labels
+    assert ("filter", 4) in labels and ("Gibbs", 16) in labels
+    drawn = [cell for cell in some.cells if cell.label != "samples"]
+    assert {cell.settings.seed for cell in drawn} == {1}
+    keys = {cell.key for cell in every.cells}
+    assert all(c.key in keys for c in some.cells if c.label in ("filter", "Gibbs"))
+    few = Recipe.read("minimath500", budgets=[2])
+    assert "DVTS" not in {cell.label for cell in few.cells}

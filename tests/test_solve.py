@@ -395,6 +395,8 @@ def test_bad_proposals() -> None:
         dict(delimiter=""),
         dict(target_temperature=0.0),
         dict(temperature=0, target_temperature=1.0),
+        dict(target_power=0.0),
+        dict(temperature=0, target_power=2.0),
     ):
         with pytest.raises(UserError):
             Proposal(**bad)

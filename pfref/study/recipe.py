@@ -106,7 +106,8 @@ class Recipe:
         """A shipped recipe by name or a TOML file.
 
         changes  replace top-level entries; those that are None do not. A model or a
-                 reward model replaces those of methods without their own.
+                 reward model replaces those of methods without their own; of a method's
+                 own budgets and seeds those remain that are asked for.
         Raises UserError.
         """
         file = locate(name)
@@ -116,6 +117,9 @@ class Recipe:
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read the recipe {file}: {error}") from error
         table |= {k: v for k, v in changes.items() if v is not None}
+        for name in ("budgets", "seeds"):
+            if changes.get(name) is not None:
+                table["method"] = among(table.get("method"), name, table[name])
         if (data := Path(str(table.get("data", "")))).suffix and not data.is_absolute():
             beside = file.parent / data  # a file is looked for beside its recipe first
             table["data"] = str(beside if beside.exists() else data)
@@ -185,6 +189,17 @@ def cells_of(
             own = replace(settings, particles=n, seed=seed)
             bar = bool(method.get("bar", False))
             yield Cell(label, own, models, table["task"], table["data"], bar)
+
+
+def among(methods: Any, name: str, wanted: list[int]) -> Any:
+    """The methods with those of their own budgets or seeds that are wanted."""
+    found = []
+    for method in methods if isinstance(methods, list) else []:
+        if isinstance(own := method.get(name), list):
+            method = method | {name: [n for n in own if n in wanted]}
+        if method.get(name) != []:
+            found.append(method)
+    return found
 
 
 def options() -> tuple[str, ...]:
