@@ -14,7 +14,6 @@ from torch import Generator, Tensor, nn
 
 from .cache import RaggedCache
 from .errors import UserError
-from .graphs import Recorder
 from .paths import Written
 from .randomness import uniforms
 from .sampling import log_ratio, weigh_and_sample
@@ -49,7 +48,6 @@ class Decoder:
         room: Tensor,
         particles: int,
         listener: Any = None,
-        record: Recorder | None = None,
     ) -> None:
         self.model, self.is_end, self.table = model, is_end, table
         self.proposal, self.cache, self.particles = proposal, cache, particles
@@ -65,7 +63,7 @@ class Decoder:
         self.written = count.new_zeros(slots, AHEAD)
         exact = torch.promote_types(logits.dtype, torch.float32)
         self.scratch = torch.empty_like(logits, dtype=exact)
-        self.listener, self.record, self.warm, self.ahead = listener, record, False, 1
+        self.listener, self.ahead = listener, 1  # tokens for which a pass is recorded
         said = listener.states() if listener else logits[:, :0]
         self.states = said.new_zeros(slots, said.shape[1])
         self.row_of, self.slot_of = list(range(slots)), list(range(slots))
@@ -188,19 +186,6 @@ class Decoder:
         reach = max(self.steps[p] for p in populations) + AHEAD
         if (missing := reach - self.written.shape[1]) > 0:
             self.written = nn.functional.pad(self.written, (0, missing))
-
-    def tokens(self, count: int) -> None:
-        """So many tokens for every row that writes; with `record`, replays of one."""
-        replay = self.token
-        if self.record and self.warm:
-            self.cache.enter(range(self.width), count)  # nothing grows while it records
-            self.ahead = count
-            replay = self.replay = self.record(self.token)
-            self.ahead = 1
-            self.cache.advance(count - 1)
-        for _ in range(count):
-            replay()
-        self.warm = True
 
     def token(self) -> None:
         """One token for every row that writes: the whole of it on the device."""

@@ -1,15 +1,59 @@
-"""Record what is launched on a GPU, and replay it without the host: CUDA graphs."""
+"""Repeat what is launched on a GPU without the host: CUDA graphs."""
 
+import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from .decoding import Decoder
 
 Action = Callable[[], None]
 Recorder = Callable[[Action], Action]  # an action, recorded but not yet done
 
 
+class Repeater:
+    """Lets a decoder take many tokens. With a recorder the host speaks for one of them,
+    and the device repeats it: to launch a token's kernels takes a host longer than a
+    GPU takes to do them. The first time goes without, to warm up.
+    """
+
+    def __init__(self, record: Recorder | None = None) -> None:
+        self.record, self.warm = record, False
+
+    def __call__(self, decoder: "Decoder", count: int) -> None:
+        action: Action = decoder.token
+        if self.record and self.warm:
+            action = self.recorded(decoder, count)
+        for _ in range(count):
+            action()
+        self.warm = True
+
+    def recorded(self, decoder: "Decoder", count: int) -> Action:
+        """A token of `decoder` to replay so often; of a model whose forward pass asks
+        the device something, and so cannot be recorded, the token itself.
+        """
+        cache = decoder.cache
+        held, calls = list(cache.held), cache.calls
+        cache.enter(range(decoder.width), count)  # nothing may grow in a record
+        decoder.ahead = count
+        try:
+            assert self.record is not None
+            # The last record lives until the next is there: they share their memory.
+            self.last = self.record(decoder.token)
+            cache.advance(count - 1)
+            return self.last
+        except RuntimeError as error:
+            warnings.warn(f"tokens are not recorded: {error}", stacklevel=2)
+            cache.held, cache.calls, self.record = held, calls, None
+            return decoder.token
+        finally:
+            decoder.ahead = 1
+
+
 def recorder(device: torch.device) -> Recorder:
-    """A recorder whose recordings share their memory, one after the other.
+    """A recorder whose records share their memory, one after the other.
 
     An action works on the same tensors at every replay; it neither waits for the device
     nor sends it anything. What the host does in it is done once, when it is recorded.

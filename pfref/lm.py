@@ -17,7 +17,7 @@ from .attention import NAME
 from .cache import RaggedCache
 from .decoding import AHEAD, Decoder
 from .errors import UserError
-from .graphs import recorder
+from .graphs import Repeater, recorder
 from .hardware import best_device
 from .loading import context_of, load_tokenizer, load_weights, locate
 from .paths import Paths
@@ -36,7 +36,7 @@ class LanguageModel:
 
     look    tokens between two looks of the host at the rows, a divisor of 64; 1 on a
             CPU
-    graphs  are these tokens recorded once and replayed?
+    repeat  takes these tokens, on a GPU by replaying one
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class LanguageModel:
         self.spare = 0.0 if self.look == 1 else SPARE
         self.tables: dict[str, Tensor] = {}
         self.listener: Listener | None = None
-        self.graphs = self.device.type == "cuda"
+        on_gpu = self.device.type == "cuda"
+        self.repeat = Repeater(recorder(self.device) if on_gpu else None)
 
     def listen(self, layers: Sequence[int]) -> None:
         """From now on `Paths.states` keeps each row's hidden state after these layers,
@@ -141,7 +142,6 @@ class LanguageModel:
             torch.tensor(room, device=self.device).repeat_interleave(each),
             particles,
             self.listener,
-            recorder(self.device) if self.graphs else None,
         )
         paths.states = paths.work.states.clone() if self.listener else None
         return paths
@@ -184,7 +184,7 @@ class LanguageModel:
             decoder.begin(fresh, paths.parents, sources, orders)
         ready: list[int] = []
         while decoder.steps and not ready:
-            decoder.tokens(self.look)
+            self.repeat(decoder, self.look)
             ready = decoder.look(self.look, sources, self.spare)
         done = torch.zeros(paths.shape[0], dtype=torch.bool)
         done[ready] = True

@@ -1,14 +1,15 @@
 """Tokens that are recorded once and replayed are those that the host would speak."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import pfref.lm
 from pfref import LanguageModel, Proposal
+from pfref.graphs import Repeater
 from pfref.randomness import generators
 from pfref.reasoning import Reasoning
 from pfref.smc import ParticleFilter
@@ -17,34 +18,23 @@ from tests.enumerable import END, PROPOSAL, tokenizer_of, world
 TEXTS = ["abba", "ab", "bbbab"]
 
 
-def replayed_on_the_host(_: Any) -> Any:
-    """What the host does in an action is done once, when it is recorded; a replay does
-    the device's part.
+def replayed_on_the_host(action: Any) -> Any:
+    """A recorder: what the host does in an action is done once, now; a replay does the
+    device's part.
     """
+    decoder, cache = action.__self__, action.__self__.cache
+    then, ahead = list(cache.held), decoder.ahead
+    cache.calls += 1
+    for slot in cache.batch:
+        cache.held[slot] += 1
 
-    def record(action: Any) -> Any:
-        cache = action.__self__.cache
+    def replay() -> None:
+        now, calls = cache.held, cache.calls
+        cache.held, decoder.ahead = list(then), ahead  # as when it was recorded
+        action()
+        cache.held, cache.calls, decoder.ahead = now, calls, 1
 
-        def replay() -> None:
-            held, calls = list(cache.held), cache.calls
-            action()
-            cache.held, cache.calls = held, calls
-
-        cache.calls += 1
-        for slot in cache.batch:
-            cache.held[slot] += 1
-        held_then = list(cache.held)
-
-        def at_first() -> None:
-            now = list(cache.held)
-            for slot in cache.batch:  # as long as they were when it was recorded
-                cache.held[slot] = held_then[slot] - 1
-            replay()
-            cache.held = now
-
-        return at_first
-
-    return record
+    return replay
 
 
 def found(lm: LanguageModel, prm: Any, proposal: Proposal, n: int = 8) -> Any:
@@ -57,20 +47,36 @@ def found(lm: LanguageModel, prm: Any, proposal: Proposal, n: int = 8) -> Any:
 
 
 @pytest.mark.parametrize("step_tokens", [None, 2])
-def test_recorded_tokens_are_the_same(
-    monkeypatch: pytest.MonkeyPatch, step_tokens: int | None
-) -> None:
-    from dataclasses import replace
-
+def test_recorded_tokens_are_the_same(step_tokens: int | None) -> None:
     proposal = replace(PROPOSAL, step_tokens=step_tokens)
     own, prm = world()
     lm = LanguageModel(own.model, own.tokenizer)
     lm.look, lm.spare = 8, 0.25
-    assert not lm.graphs, "there is nothing to record on a CPU"
+    assert lm.repeat.record is None, "there is nothing to record on a CPU"
     plain = found(lm, prm, proposal)
-    monkeypatch.setattr(pfref.lm, "recorder", replayed_on_the_host)
-    lm.graphs = True
+    lm.repeat = Repeater(replayed_on_the_host)
     assert found(lm, prm, proposal) == plain
+
+
+@pytest.mark.parametrize("midway", [False, True])
+def test_a_model_that_cannot_be_recorded_goes_on_without(midway: bool) -> None:
+    """Such as one whose forward pass asks the device where its tokens go."""
+    own, prm = world()
+    lm = LanguageModel(own.model, own.tokenizer)
+    lm.look, lm.spare = 8, 0.25
+    plain = found(lm, prm, PROPOSAL)
+
+    def refuse(action: Any) -> Any:
+        cache = action.__self__.cache
+        if midway:  # the host's part of a pass is done, and the device's is not
+            cache.calls += 1
+            cache.held = [length + 1 for length in cache.held]
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    lm.repeat = Repeater(refuse)
+    with pytest.warns(UserWarning, match="tokens are not recorded"):
+        assert found(lm, prm, PROPOSAL) == plain
+    assert lm.repeat.record is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -96,7 +102,8 @@ def test_recorded_on_a_gpu(heads: int) -> None:
     prm.device = torch.device("cuda")
     lm = LanguageModel(model, tokenizer_of())
     long = Proposal(temperature=1.2, max_step_tokens=60, max_tokens=200, max_steps=30)
-    assert lm.graphs and lm.look == 8
+    assert lm.repeat.record is not None and lm.look == 8
     recorded = found(lm, prm, long, 16)
-    lm.graphs = False
+    assert lm.repeat.record is not None, "it could not be recorded"
+    lm.repeat = Repeater()
     assert found(lm, prm, long, 16) == recorded
