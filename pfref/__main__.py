@@ -16,6 +16,7 @@ from .options import options_of
 from .printing import Progress, as_json, as_text, told
 from .settings import Settings
 
+MODELS = ("model", "revision", "prm", "prm_revision", "prm_noise")
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 
 
@@ -23,13 +24,8 @@ def run_solve(a: argparse.Namespace) -> None:
     if (a.problem is None) == (a.file is None):
         raise UserError("give one problem in quotes, or --file with many")
     problems = [a.problem] if a.file is None else read_problems(a.file)
-    if a.plot and a.plot.suffix.lower() not in PICTURES:
-        raise UserError(
-            f"cannot draw {a.plot}: give a name that ends in .png, .svg or .pdf"
-        )
-    if a.plot and not a.plot.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {a.plot.parent} to draw in")
     settings = options_of(a)
+    check_files(a, settings)
     from .pair import load_models, unreadable
 
     lm, prm = load_models(vars(a))
@@ -43,6 +39,28 @@ def run_solve(a: argparse.Namespace) -> None:
         raise UserError("\npfref: ".join(lines))
 
 
+def check_files(a: argparse.Namespace, settings: Settings) -> None:
+    """Can the picture and the page be written? Said now, not after the run."""
+    if a.plot and a.plot.suffix.lower() not in PICTURES:
+        raise UserError(
+            f"cannot draw {a.plot}: give a name that ends in .png, .svg or .pdf"
+        )
+    if a.plot and not a.plot.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {a.plot.parent} to draw in")
+    if a.html and a.html.is_dir():
+        raise UserError(f"{a.html} is a folder; give the page a name, such as run.html")
+    if a.html and not a.html.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {a.html.parent} for the page {a.html}")
+    place = a.html and (a.html if a.html.exists() else a.html.absolute().parent)
+    if place and not os.access(place, os.W_OK):
+        raise UserError(f"cannot write {a.html}: permission denied")
+    if a.html and settings.method == "adaptive":
+        raise UserError(
+            "--html shows one run, and adaptive takes its samples in several; leave it "
+            "out, or choose another --method"
+        )
+
+
 def solve_readable(
     a: argparse.Namespace,
     problems: list[str],
@@ -52,8 +70,10 @@ def solve_readable(
     failures: dict[int, str],
 ) -> None:
     """Solve what has not failed yet and print it, batch by batch; add to `failures`."""
+    from .history import Recorder
     from .plots import save_genealogy
     from .solver import NONE_LEFT, solve
+    from .viewer import page, save
 
     readable = [k for k in range(1, len(problems) + 1) if k not in failures]
     if not readable:
@@ -61,11 +81,21 @@ def solve_readable(
     left = iter(readable)
     drawn: list[int] = []
     progress = None if a.quiet else Progress(len(readable))
+    recorder = Recorder() if a.html else None
+    named = vars(a) | {"prm": a.prm or "minimath-prm"}
+    models = {name: named[name] for name in MODELS if named[name] is not None}
+
+    def watch(step: Any) -> None:
+        if progress:
+            progress(step)
+        if recorder and not drawn:
+            recorder(step)
 
     def tell(solutions: list[Any]) -> None:
         if progress:
             progress.add(len(solutions))
-        for found in solutions:
+        histories = recorder.histories(solutions) if recorder and not drawn else []
+        for place, found in enumerate(solutions):
             number = next(left)
             if found.chosen is None:
                 failures[number] = NONE_LEFT
@@ -73,27 +103,32 @@ def solve_readable(
             several = number if len(problems) > 1 else None
             line = as_json(found, number) if a.json else as_text(found, several)
             print(line, flush=True)
-            if a.plot and not drawn:
+            if drawn:
+                continue
+            drawn.append(number)
+            if a.plot:
                 save_genealogy(found, a.plot)
-                drawn.append(number)
+            if a.html:
+                save(a.html, page(histories[place], found, settings, models))
 
     try:
         solve(
             [problems[number - 1] for number in readable],
             lm,
             prm,
-            watch=progress,
+            watch=watch,
             done=tell,
             **vars(settings),
         )
     finally:
         if progress:
             progress.close()
-    if a.plot and drawn not in ([], [1]):
-        print(
-            f"pfref: {a.plot} shows problem {drawn[0]}, the first that was solved",
-            file=sys.stderr,
-        )
+    for file in (a.plot, a.html):
+        if file and drawn not in ([], [1]):
+            print(
+                f"pfref: {file} shows problem {drawn[0]}, the first that was solved",
+                file=sys.stderr,
+            )
 
 
 def run_problems(a: argparse.Namespace) -> None:

@@ -151,4 +151,10 @@ def add_output(group: Any) -> None:
         help="write the genealogy of the first problem that is solved to this picture "
         "file",
     )
+    group.add_argument(
+        "--html",
+        type=Path,
+        help="write the steps of the first problem that is solved to this web page, to "
+        "step through: texts, rewards, weights, and who descends from whom",
+    )
     group.add_argument("--quiet", action="store_true", help="no progress")
