@@ -194,3 +194,22 @@ def test_out_of_memory_is_one_line(
     monkeypatch.setattr(probing, "sample", full)
     assert main(arguments(tmp_path)) == 2
     assert "smaller --batch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(layers="a"), dict(task="algebra"), dict(samples="many")]
+)
+def test_a_wrong_flag_is_refused(tmp_path: Path, capsys: Any, changes: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments(tmp_path, **changes))
+    assert stopped.value.code == 2 and "error: argument --" in capsys.readouterr().err
+
+
+def test_nothing_to_tell_apart_is_told(tmp_path: Path, capsys: Any) -> None:
+    assert main(arguments(tmp_path, problems=2, held_out=1, max_tokens=3)) == 2
+    assert "a right and a wrong sample" in capsys.readouterr().err
+
+
+def test_a_layer_that_is_not_there_is_told(tmp_path: Path, capsys: Any) -> None:
+    assert main(arguments(tmp_path, layers="2,9")) == 2
+    assert "no layer 9" in capsys.readouterr().err

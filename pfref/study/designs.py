@@ -20,11 +20,16 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 from torch.nn.functional import softplus
 
+from ..errors import UserError
 from ..probe import log_odds, unit
 from .outcomes import Outcomes
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 HIDDEN = 256
+NOTHING = (
+    "no problem has a right and a wrong sample at one step; take more problems or "
+    "samples, more --max-tokens, or problems that the policy sometimes solves"
+)
 # What a reward model must beat.
 NULLS: dict[str, Callable[[Outcomes], Tensor]] = {
     "has an answer": lambda data: data.numbers["answered"].double(),
@@ -174,7 +179,7 @@ def pairs_of(y: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
         members.setdefault(name, ([], []))[right < 0.5].append(row)
     found = [(g, b) for good, bad in members.values() for g in good for b in bad]
     if not found:
-        raise ValueError("no problem has a right and a wrong sample")
+        raise UserError(NOTHING)
     first, second = torch.tensor(found).T
     return first, second
 
@@ -212,6 +217,8 @@ def fit_all(
     """Every design after every layer, each with the penalty that orders best the
     problems that choose.
     """
+    if data.right.all() or not data.right.any():
+        raise UserError(NOTHING)
     found: dict[str, Design] = {}
     for place, layer in enumerate(layers):
         split = Split(data, place, device)

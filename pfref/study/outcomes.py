@@ -42,6 +42,8 @@ class Recorder(Probe):
     def __init__(self, lm: LanguageModel, layers: Sequence[int], task: Task) -> None:
         lm.listen(layers)
         self.body, self.device, self.done = lm.model, lm.device, task.done
+        width = len(layers) * lm.model.config.get_text_config().hidden_size
+        self.none = torch.zeros(0, width, dtype=lm.model.dtype)
         self.states: list[Tensor] = []
         self.steps: list[tuple[int, int, bool]] = []  # row, step, answered
 
@@ -139,8 +141,8 @@ def one_batch(
         for row, step, answered in recorder.steps
     ]
     tensors = {
-        "states": torch.cat(recorder.states),
-        "step": torch.tensor(steps, dtype=torch.int32),
+        "states": torch.cat([recorder.none, *recorder.states]),
+        "step": torch.tensor(steps, dtype=torch.int32).view(-1, len(NUMBERS)),
     }
     return tensors, solutions
 
@@ -188,7 +190,7 @@ class Outcomes:
             numbers.append(held["step"].long())
             solutions += solutions_at(folder, number)
         step = torch.cat(numbers)
-        samples = int(step[:, 1].max()) + 1
+        samples = 1 + max((int(s) for s in step[:, 1]), default=0)
         right = torch.tensor([s["right"] for s in solutions])
         places = step[:, 0] * samples + step[:, 1]
         named = dict(zip(NUMBERS, step.T, strict=True))

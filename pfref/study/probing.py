@@ -28,7 +28,7 @@ from .arguments import part
 from .designs import NULLS, fit_all
 from .outcomes import Outcomes, Plan, grade, missing, sample, solutions_at
 from .rewards import measured
-from .tasks import Item, load_items
+from .tasks import TASKS, Item, load_items
 
 # What decides the samples.
 SAMPLED = (
@@ -45,14 +45,18 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--model", required=True, help="the policy")
     flags.add_argument("--data", required=True, help="problems with answers")
-    flags.add_argument("--task", default="math500", help="how they are asked")
+    flags.add_argument(
+        "--task", default="math500", choices=list(TASKS), help="how they are asked"
+    )
     flags.add_argument("--out", type=Path, required=True, help="folder of all results")
     flags.add_argument("--problems", type=int, default=512, help="for training")
     flags.add_argument("--samples", type=int, default=4, help="of each of these")
     flags.add_argument("--held-out", type=int, default=64, help="problems")
     flags.add_argument("--held-out-samples", type=int, default=16, help="of each")
     flags.add_argument("--skip-last", type=int, default=0, help="problems not to use")
-    flags.add_argument("--layers", default="14,19,28", help="read after these layers")
+    flags.add_argument(
+        "--layers", type=layers, default=(14, 19, 28), help="read after: 14,19,28"
+    )
     flags.add_argument("--max-tokens", type=int, default=1024)
     flags.add_argument("--temperature", type=float, default=0.8)
     flags.add_argument("--batch", type=int, default=128, help="particles at once")
@@ -68,6 +72,10 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--dtype", default="auto")
     flags.add_argument("--quiet", action="store_true")
     return flags
+
+
+def layers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
 
 
 def plans(flags: argparse.Namespace) -> dict[str, Plan]:
@@ -89,10 +97,9 @@ def plans(flags: argparse.Namespace) -> dict[str, Plan]:
         max_step_tokens=flags.max_tokens,
     )
     settings = Settings(seed=flags.seed, batch=flags.batch, proposal=limits)
-    layers = tuple(int(k) for k in flags.layers.split(","))
 
     def plan(some: list[Item], samples: int) -> Plan:
-        return Plan(some, samples, layers, flags.task, settings)
+        return Plan(some, samples, flags.layers, flags.task, settings)
 
     return {
         "training": plan(mixed[: flags.problems], flags.samples),
@@ -126,12 +133,12 @@ def collect(flags: argparse.Namespace, lm: LanguageModel | None = None) -> None:
 
 
 def train(flags: argparse.Namespace, device: str | torch.device) -> dict[str, Any]:
-    """Fit all designs, write the linear ones, and measure all on held-out problems."""
+    """Fit all designs, write the best linear one, and measure all on held-out
+    problems.
+    """
     planned = plans(flags)
-    layers = planned["training"].layers
-    data = Outcomes.read(flags.out / "training", len(layers))
-    designs = fit_all(data, layers, device)
-    held = Outcomes.read(flags.out / "held-out", len(layers))
+    data, held = (Outcomes.read(flags.out / n, len(flags.layers)) for n in planned)
+    designs = fit_all(data, flags.layers, device)
     scores = {name: null(held) for name, null in NULLS.items()}
     results: dict[str, Any] = {name: {} for name in NULLS}
     for name, design in designs.items():
