@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,19 @@ def test_tokens_by_hand(folder) -> None:
         assert row(report, method, n)["tokens"] == pytest.approx(tokens)
     assert row(report, "filter", 2)["seconds"] == 2.0
     assert row(report, "majority", 2)["seconds"] is None  # nobody ran it
+
+
+def test_a_probe_costs_no_tokens(tmp_path: Path) -> None:
+    """Of fewer samples too: what is scored is nothing, and the prompt is not added."""
+
+    def probed(cell: Cell) -> list[Run]:
+        return [replace(run, counts=(*run.counts[:2], 0)) for run in made_up(cell)]
+
+    (tmp_path / "r.toml").write_text(RECIPE)
+    write_study(tmp_path, Recipe.read(str(tmp_path / "r.toml")), probed)
+    report = report_on(tmp_path)
+    for n in (1, 2, 4):
+        assert row(report, "best-of-N", n)["tokens"] == pytest.approx(10 * n)
 
 
 def test_differences_by_hand(folder) -> None:

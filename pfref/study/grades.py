@@ -233,7 +233,9 @@ def sampled(
     }
     lengths = np.array([path.tokens for path in run.paths], dtype=float)
     prompt, generated, scored = run.counts
-    per_token = (scored - prompt) / max(1, generated)
+    # A probe reads nothing of its own, the prompt neither.
+    read = prompt if scored else 0
+    per_token = (scored - read) / max(1, generated)
     time = run.batch[3] / run.batch[0]
     for n in (n for n in sizes if n <= largest):
         whole = n == largest
@@ -243,7 +245,7 @@ def sampled(
                 yield prefix + title, n, 0.0, 0.0, seconds
             continue
         written = lengths[: len(lengths) // n * n].sum() / (len(lengths) // n)
-        judged = scored if whole else prompt + per_token * written
+        judged = scored if whole else read + per_token * written
         for title, name in SAMPLED.items():
             if name == "argmax":
                 at = measures.best(rewards, finished, n)
