@@ -23,6 +23,7 @@ from .solution import Solution
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
 COLUMN, ROW, LEFT, TOP = 64, 20, 48, 40  # of the picture, in pixels
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 STAR = (
     ' <span aria-hidden="true">★</span><span class="unseen">, on the chosen line</span>'
 )
@@ -63,16 +64,19 @@ SEARCHED = "The best by r survive and go on as several copies; the others end."
 
 
 def shown(text: str) -> str:
-    """As HTML: no markup, and no character that a page or a file cannot hold."""
-    kept = (
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd"
-        for c in text
-    )
-    return html.escape("".join(kept))
+    """As HTML: no markup, no character that a page or a file cannot hold, and none
+    that turns around the text beside it.
+    """
+
+    def plain(c: str) -> bool:
+        unheld = unicodedata.category(c) in ("Cc", "Cs")
+        return c in "\n\t" or not (unheld or unicodedata.bidirectional(c) in TURNS)
+
+    return html.escape("".join(c if plain(c) else "\ufffd" for c in text))
 
 
 def written(text: str, otherwise: str) -> str:
-    """By a model: kept from turning the direction of what stands around it."""
+    """By a model, in a direction of its own: it may be Arabic or Hebrew."""
     whole = text.strip("\n")
     return f"<bdi>{shown(whole)}</bdi>" if whole.strip() else otherwise
 
@@ -271,7 +275,8 @@ def summary(history: History, t: int) -> str:
         copies = Counter(now.ancestors)
         parts += ["Resampled:"] * history.weighed
         parts.append(f"{len(copies)} particles go on, {size - len(copies)} end.")
-        parts.append(f"None has more than {max(copies.values())} children.")
+        most = max(copies.values())
+        parts.append(f"None has more than {most} child{'ren' * (most > 1)}.")
     return " ".join(parts)
 
 
