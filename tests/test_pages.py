@@ -1,4 +1,4 @@
-"""Where a chapter names another one, a reader can go there."""
+"""Where a chapter names another one, a reader can go there; and code fits the page."""
 
 import re
 from pathlib import Path
@@ -53,3 +53,11 @@ def test_a_missing_link_is_seen(tmp_path: Path) -> None:
         '"As in chapter 3, [chapter 4](x.ipynb), `chapter 5` and chapter 99."]}]}'
     )
     assert unlinked(page) == ["chapter 3"]
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
+def test_code_has_88_columns(path: Path) -> None:
+    """Longer lines are cut off on the page, or scroll."""
+    cells = [source(c) for c in read(path)["cells"] if c["cell_type"] == "code"]
+    long = [line for cell in cells for line in cell.splitlines() if len(line) > 88]
+    assert long == []
