@@ -64,9 +64,10 @@ class LanguageModel:
         """From now on `Paths.states` keeps each row's hidden state after these layers,
         (R, layers * h), at the last token of its last step; () ends it.
         """
-        if self.listener:
-            self.listener.close()
+        before = self.listener
         self.listener = Listener(self.model, layers) if layers else None
+        if before:
+            before.close()
 
     @classmethod
     def load(

@@ -38,6 +38,8 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
             f"--prm {judge} is a part of the language model and takes no {given[0]}; "
             "leave it out, or name a reward model"
         )
+    if probe_file(judge) and flags["prm_noise"] is not None:
+        raise UserError("--prm-noise is for reward models, and not for a probe")
     lm = LanguageModel.load(
         flags["model"],
         flags["device"],
@@ -59,8 +61,6 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
             revision=flags["prm_revision"],
         )
     if flags["prm_noise"] is not None:
-        if isinstance(prm, Probe):
-            raise UserError("--prm-noise is for reward models, and not for a probe")
         from .study.noisy import NoisyRewardModel
 
         prm = NoisyRewardModel(prm, flags["prm_noise"])
@@ -69,10 +69,10 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def probe_file(name: str) -> Path | None:
     """The file of a probe: a shipped one by its name, or a .safetensors file."""
-    shipped = PROBES / f"{name}.safetensors"
-    if shipped.is_file():
+    shipped, path = PROBES / f"{name}.safetensors", Path(name).expanduser()
+    if Path(name).name == name and shipped.is_file():
         return shipped
-    return Path(name).expanduser() if name.endswith(".safetensors") else None
+    return path if path.suffix == ".safetensors" and not path.is_dir() else None
 
 
 def unreadable(

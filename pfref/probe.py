@@ -51,10 +51,16 @@ class Listener:
         return hook
 
     def states(self) -> Tensor:
-        """(B, layers * h) at each row's last token."""
+        """(B, layers * h) at each row's last token. Raises UserError after `close`."""
+        if not self.said:
+            raise UserError(
+                "another probe listens to the language model now; run one after the "
+                "other"
+            )
         return torch.cat([said[:, -1] for said in self.said], -1)
 
     def close(self) -> None:
+        self.said = []
         for hook in self.hooks:
             hook.remove()
 
@@ -72,21 +78,25 @@ class Probe:
     """A linear reward model on the states of `lm`: z = w . x / rms(x) + b.
 
     weight  (h,) and bias (), in float32
-    layer   after which the state is read
+    layers  of which the state is read, one
     """
 
     def __init__(
         self, lm: "LanguageModel", layer: int, weight: Tensor, bias: Tensor
     ) -> None:
         width = lm.model.config.get_text_config().hidden_size
-        if weight.shape != (width,):
+        if weight.shape != (width,) or bias.shape != ():
             raise UserError(
-                f"the probe reads states of {weight.numel()} numbers, and the language "
-                f"model's have {width}; it belongs to another model"
+                f"the probe reads states of {weight.shape[-1]} numbers, and the "
+                f"language model's have {width}; it belongs to another model"
             )
+        if not (weight.isfinite().all() and bias.isfinite()):
+            raise UserError("the probe's weights are not finite; train it again")
         lm.listen((layer,))
-        self.layer, self.device = layer, lm.device
-        self.weight, self.bias = weight.to(lm.device), bias.to(lm.device)
+        self.lm, self.device = lm, lm.device
+        self.layers: tuple[int, ...] = (layer,)
+        self.weight = weight.float().to(lm.device)
+        self.bias = bias.float().to(lm.device)
         self.body = lm.model  # whose memory it shares
 
     @classmethod
@@ -96,18 +106,21 @@ class Probe:
             with safe_open(str(file), "pt") as held:
                 told = json.loads((held.metadata() or {})["probe"])
                 weight, bias = held.get_tensor("weight"), held.get_tensor("bias")
-            return cls(lm, int(told["layer"]), weight, bias)
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            layer = int(told["layer"])
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise UserError(
                 f"{file} is not a probe: {error}; give a file that pfref.study.probing "
                 "wrote, or a reward model's folder"
             ) from error
+        return cls(lm, layer, weight, bias)
 
     def prompt(self, problem: str) -> list[int]:
         """Nothing: the policy reads the problem."""
         return []
 
     def start(self, problems: Sequence[str], copies: int) -> Judgement:
+        if self.lm.listener is None or self.lm.listener.layers != self.layers:
+            self.lm.listen(self.layers)  # another probe was at work
         cache = RaggedCache(len(problems) * copies, self.device)  # stays empty
         return Judgement.of(list(problems), [[] for _ in problems], cache)
 

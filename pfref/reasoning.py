@@ -143,8 +143,8 @@ class Reasoning(FeynmanKac[Thoughts]):
     ) -> Thoughts:
         """Read the prompts, then take the first step."""
         copies = len(generators) // len(self.problems)
-        paths = self.lm.start(self.prompts, particles, self.proposal, copies)
         judgement = self.prm.start(self.problems, particles * copies)
+        paths = self.lm.start(self.prompts, particles, self.proposal, copies)
         certain = torch.full((paths.rows,), torch.inf, dtype=torch.float64)
         none = torch.zeros_like(certain, dtype=torch.bool)
         ready = torch.zeros(paths.shape[0], dtype=torch.bool)

@@ -58,7 +58,7 @@ def test_a_probe_has_no_cache_and_the_policy_counts_once(pair: Any) -> None:
     lm.listen(())
 
 
-@pytest.mark.parametrize("rows, batch", [(1000, 64), (20, 20), (8, 8)])
+@pytest.mark.parametrize("rows, batch", [(1000, 64), (20, 16), (8, 8)])
 def test_as_many_rows_as_fit(
     monkeypatch: pytest.MonkeyPatch, pair: Any, rows: int, batch: int
 ) -> None:
@@ -98,3 +98,24 @@ def test_the_estimate_says_that_batches_will_be_smaller(
 def test_this_machine_says_what_is_free() -> None:
     found = memory.free_bytes(torch.device("cpu"))
     assert found == 0 or found > 1 << 20
+
+
+def test_only_a_sweep_or_a_round_is_held_at_once() -> None:
+    assert memory.at_once(cell(particles=16)) == 16
+    assert memory.at_once(cell(method="gibbs", particles=16, sweeps=4)) == 4
+    assert memory.at_once(cell(method="adaptive", particles=16)) == 4
+
+
+def test_no_row_is_longer_than_the_context(pair: Any) -> None:
+    long = cell(proposal=Proposal(max_tokens=10**6))
+    whole = cell(proposal=Proposal(max_tokens=pair[0].context))
+    sizes = [memory.row_bytes(c, pair[0], pair[1], PROBLEMS) for c in (long, whole)]
+    assert sizes[0] == sizes[1]
+
+
+def test_the_estimate_refuses_what_the_run_refuses(
+    monkeypatch: pytest.MonkeyPatch, pair: Any
+) -> None:
+    each = memory.row_bytes(cell(), pair[0], pair[1], PROBLEMS)
+    free(monkeypatch, 5 * each)
+    assert "do not fit" in memory.told(cell(), pair[0], pair[1], PROBLEMS)

@@ -118,7 +118,7 @@ def test_a_probe_is_read_as_it_was_written(tmp_path: File) -> None:
     write_probe(file, WEIGHT, BIAS, layer=2, model="a", design="b")
     lm = policy()
     probe = Probe.load(file, lm)
-    assert probe.layer == 2
+    assert probe.layers == (2,)
     assert torch.equal(probe.weight, WEIGHT) and torch.equal(probe.bias, BIAS)
     lm.listen(())
 
@@ -193,3 +193,74 @@ def test_what_is_written_names_its_layer(tmp_path: File) -> None:
     write_probe(file, WEIGHT, BIAS, layer=2, model="m")
     with safe_open(str(file), "pt") as held:
         assert json.loads(held.metadata()["probe"]) == {"layer": 2, "model": "m"}
+
+
+def rewards(lm: LanguageModel, probe: Probe) -> list[float]:
+    model = Reasoning(lm, probe, [PROBLEM], PROPOSAL)
+    return ParticleFilter(model, 8, generators(0, 1)).run().last.state.z.tolist()
+
+
+def test_two_probes_take_turns_on_one_model() -> None:
+    lm = policy()
+    first = Probe(lm, 1, WEIGHT, BIAS)
+    before = rewards(lm, first)
+    second = Probe(lm, 2, WEIGHT, BIAS)
+    assert rewards(lm, second) != before
+    assert rewards(lm, first) == before
+    lm.listen(())
+    assert rewards(lm, first) == before
+    lm.listen(())
+
+
+def test_two_probes_at_once_are_refused() -> None:
+    lm = policy()
+    runs = [
+        ParticleFilter(
+            Reasoning(lm, Probe(lm, k, WEIGHT, BIAS), [PROBLEM], PROPOSAL),
+            4,
+            generators(0, 1),
+        )
+        for k in (1, 2)
+    ]
+    steps = [iter(run) for run in runs]
+    next(steps[0])
+    next(steps[1])
+    with pytest.raises(UserError, match="one after the other"):
+        for _ in steps[0]:
+            pass
+    lm.listen(())
+
+
+def test_a_layer_that_is_not_there_leaves_the_probe_at_work() -> None:
+    lm = policy()
+    probe = Probe(lm, 1, WEIGHT, BIAS)
+    before = rewards(lm, probe)
+    with pytest.raises(UserError, match="no layer 9"):
+        lm.listen((9,))
+    assert rewards(lm, probe) == before
+    lm.listen(())
+
+
+@pytest.mark.parametrize(
+    "weight, bias, words",
+    [
+        (torch.full((16,), torch.nan), BIAS, "not finite"),
+        (WEIGHT, torch.zeros(3), "another model"),
+        (WEIGHT[None], BIAS, "another model"),
+    ],
+)
+def test_weights_that_cannot_be(
+    tmp_path: File, weight: Tensor, bias: Tensor, words: str
+) -> None:
+    file = tmp_path / "p.safetensors"
+    write_probe(file, weight, bias, layer=1)
+    with pytest.raises(UserError, match=words):
+        Probe.load(file, policy())
+
+
+def test_weights_in_bfloat16_are_read(tmp_path: File) -> None:
+    file = tmp_path / "p.safetensors"
+    write_probe(file, WEIGHT.bfloat16(), BIAS.bfloat16(), layer=1)
+    lm = policy()
+    assert rewards(lm, Probe.load(file, lm))
+    lm.listen(())

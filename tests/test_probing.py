@@ -197,7 +197,11 @@ def test_out_of_memory_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "changes", [dict(layers="a"), dict(task="algebra"), dict(samples="many")]
+    "changes",
+    [
+        *(dict(layers="a"), dict(task="algebra"), dict(samples="many")),
+        *(dict(problems=0), dict(held_out_samples=1), dict(skip_last=-1)),
+    ],
 )
 def test_a_wrong_flag_is_refused(tmp_path: Path, capsys: Any, changes: Any) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -206,10 +210,34 @@ def test_a_wrong_flag_is_refused(tmp_path: Path, capsys: Any, changes: Any) -> N
 
 
 def test_nothing_to_tell_apart_is_told(tmp_path: Path, capsys: Any) -> None:
-    assert main(arguments(tmp_path, problems=2, held_out=1, max_tokens=3)) == 2
+    assert main(arguments(tmp_path, problems=2, held_out=2, max_tokens=3)) == 2
     assert "a right and a wrong sample" in capsys.readouterr().err
 
 
 def test_a_layer_that_is_not_there_is_told(tmp_path: Path, capsys: Any) -> None:
     assert main(arguments(tmp_path, layers="2,9")) == 2
     assert "no layer 9" in capsys.readouterr().err
+
+
+def test_a_refused_run_does_not_lock_its_folder(tmp_path: Path) -> None:
+    assert main(arguments(tmp_path, temperature=-1)) == 2
+    assert not (tmp_path / "sampled.json").exists()
+
+
+def test_a_run_that_is_stopped_says_so(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pfref.study import probing
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probing, "sample", stop)
+    assert main(arguments(tmp_path)) == 130
+    assert "goes on" in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_named(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "sampled.json").write_text("{")
+    assert main(arguments(tmp_path)) == 2
+    assert "delete it" in capsys.readouterr().err

@@ -88,3 +88,20 @@ def test_asked_budgets_and_seeds_hold_for_methods_with_their_own() -> None:
     assert all(c.key in keys for c in some.cells if c.label in ("filter", "Gibbs"))
     few = Recipe.read("minimath500", budgets=[2])
     assert "DVTS" not in {cell.label for cell in few.cells}
+
+
+def test_who_is_left_out_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    Recipe.read("minimath500", budgets=[2])
+    assert "DVTS" in capsys.readouterr().err
+    with pytest.raises(UserError, match="recipe minimath500: "):
+        Recipe.read("minimath500", budgets=[])
+
+
+def test_a_probe_trained_anew_is_another_one(tmp_path: Path) -> None:
+    file = tmp_path / "p.safetensors"
+    keys = []
+    for text in ("one", "two"):
+        file.write_text(text)
+        cells = Recipe.read("minimath500", prm=str(file)).cells
+        keys.append({cell.key for cell in cells})
+    assert not keys[0] & keys[1]

@@ -8,6 +8,7 @@
 Each sample counts once, however many steps it has.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -87,7 +88,7 @@ class Split:
         wins, pairs = pairs_won(
             *(v[c].cpu().numpy() for v in (z.double(), self.y, self.group))
         )
-        return float(wins.sum() / max(1, pairs.sum()))
+        return float(wins.sum() / pairs.sum()) if pairs.sum() else math.nan
 
     def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """A linear map of standardised states as one of states."""
@@ -222,6 +223,8 @@ def fit_all(
     found: dict[str, Design] = {}
     for place, layer in enumerate(layers):
         split = Split(data, place, device)
+        if place == 0 and math.isnan(split.within(split.y)):
+            raise UserError(NOTHING)  # by nothing can one choose
         for name, fit in (("linear", linear), ("pairs", pairs)):
             trials = []
             for penalty in PENALTIES:

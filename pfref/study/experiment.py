@@ -109,8 +109,12 @@ def run(
             )
         todo = plan(recipe, study, part)
         models, recorded = Models(), set(study.done)
-        if todo.left:  # a model that is not there is told before anything is written
-            models(todo.left[0][0].models)
+        if todo.left:  # what is not there, or does not fit, is told before any work
+            first = todo.left[0][0].models
+            lm, prm = models(first)
+            for cell, _ in todo.left:
+                if cell.models == first:
+                    fitting(cell, lm, prm, ())
         if todo.left or study.asked != asked(recipe):
             journal.append(headers(recipe, study, part, command))
         with bar(todo, quiet) as progress:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
+from ..methods import ROUND
 from ..probe import Probe
 from .recipe import Cell
 
@@ -25,32 +26,45 @@ def fitting(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> int:
     Raises UserError if not even one problem's do.
     """
     free = free_bytes(lm.device)
-    each = row_bytes(cell, lm, prm, problems)
-    most = int(SHARE * free / each) if free else cell.settings.batch
-    if most < cell.n:
+    if not free:
+        return cell.settings.batch
+    each, rows = row_bytes(cell, lm, prm, problems), at_once(cell)
+    fit = int(SHARE * free / (each * rows))  # problems
+    if not fit:
         raise UserError(
-            f"{cell.n} particles of one problem may take {cell.n * each / 1e9:.1f} GB, "
+            f"{rows} particles of one problem may take {rows * each / 1e9:.1f} GB, "
             f"and {free / 1e9:.1f} GB are free; take a smaller budget, smaller models "
             "or fewer max_tokens"
         )
-    return min(cell.settings.batch, most)
+    return min(cell.settings.batch, fit * cell.n)
+
+
+def at_once(cell: Cell) -> int:
+    """Particles of a problem that are held together: those of a sweep, or a round."""
+    s = cell.settings
+    if s.method in ("gibbs", "tempering"):
+        return max(1, cell.n // s.sweeps)
+    return min(cell.n, ROUND) if s.method == "adaptive" else cell.n
 
 
 def told(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> str:
     """A line on weights, a batch at its limits, and what is free besides."""
-    n, batch = cell.n, cell.settings.batch
-    rows, free = max(n, batch // n * n), free_bytes(lm.device)
+    one, free = at_once(cell), free_bytes(lm.device)
+    rows = max(1, cell.settings.batch // cell.n) * one
     weights = sum(p.nbytes for m in bodies(lm, prm) for p in m.parameters())
-    needed = rows * row_bytes(cell, lm, prm, problems)
+    each = row_bytes(cell, lm, prm, problems)
+    needed = rows * each
     line = (
         f"memory: {weights / 1e9:.2f} GB of weights, at most {needed / 1e9:.2f} GB for "
         f"{rows} rows"
     )
     if not free:
         return line
-    fits = (
-        "" if needed <= SHARE * free else "; batches will be smaller, so that they fit"
-    )
+    fits = ""
+    if needed > SHARE * free:
+        fits = "; batches will be smaller, so that they fit"
+    if one * each > SHARE * free:
+        fits = f"; {one} particles of one problem do not fit"
     return f"{line}, {free / 1e9:.1f} GB are free{fits}"
 
 
@@ -67,7 +81,8 @@ def row_bytes(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> float:
     longest = max(
         (len(lm.prompt(text, cell.settings.system)) for text in problems), default=0
     )
-    tokens = GROWTH * limit + longest / cell.n
+    limit = min(limit, lm.context)
+    tokens = GROWTH * limit + longest / at_once(cell)
     # A probe reads while the policy writes, and has no cache of its own.
     cached = [lm.model] if isinstance(prm, Probe) else [lm.model, prm.body]
     keys = sum(token_bytes(model) for model in cached) * tokens

@@ -41,7 +41,8 @@ class Recorder(Probe):
 
     def __init__(self, lm: LanguageModel, layers: Sequence[int], task: Task) -> None:
         lm.listen(layers)
-        self.body, self.device, self.done = lm.model, lm.device, task.done
+        self.lm, self.layers, self.device = lm, tuple(layers), lm.device
+        self.body, self.done = lm.model, task.done
         width = len(layers) * lm.model.config.get_text_config().hidden_size
         self.none = torch.zeros(0, width, dtype=lm.model.dtype)
         self.states: list[Tensor] = []
@@ -93,16 +94,22 @@ def sample(
     plan: Plan, lm: LanguageModel, folder: Path, numbers: Sequence[int], quiet: bool
 ) -> None:
     """Write some batches."""
-    folder.mkdir(parents=True, exist_ok=True)
     with tqdm(numbers, "sampling", disable=quiet) as bar:
         for number in bar:
             tensors, solutions = one_batch(plan, lm, plan.batches()[number])
             save_file(tensors, folder / f"states-{number}.safetensors")
-            solutions_of(folder, number).write_text(json.dumps(solutions))
+            write(solutions_of(folder, number), solutions)
 
 
 def solutions_of(folder: Path, number: int) -> Path:
     return folder / f"solutions-{number}.json"
+
+
+def write(file: Path, solutions: list[dict[str, Any]]) -> None:
+    """All or nothing: a run may be stopped at any time."""
+    draft = file.with_suffix(".part")
+    draft.write_text(json.dumps(solutions))
+    draft.replace(file)
 
 
 def solutions_at(folder: Path, number: int) -> list[dict[str, Any]]:
@@ -164,7 +171,7 @@ def grade(plan: Plan, folder: Path, processes: int = 1) -> None:
             right = [task.same(*pair) for pair in pairs]
         for s, verdict in zip(solutions, right, strict=True):
             s["right"] = bool(s["finished"] and s["answer"] and verdict)
-        solutions_of(folder, number).write_text(json.dumps(solutions))
+        write(solutions_of(folder, number), solutions)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ problems. Whatever was done is not done again.
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ..errors import UserError
 from ..hardware import best_device
@@ -33,7 +35,7 @@ from .tasks import TASKS, Item, load_items
 # What decides the samples.
 SAMPLED = (
     *("model", "data", "task", "problems", "samples", "held_out", "held_out_samples"),
-    *("skip_last", "layers", "max_tokens", "temperature", "batch", "seed"),
+    *("skip_last", "layers", "max_tokens", "temperature", "batch", "seed", "dtype"),
 )
 
 
@@ -49,11 +51,14 @@ def parser() -> argparse.ArgumentParser:
         "--task", default="math500", choices=list(TASKS), help="how they are asked"
     )
     flags.add_argument("--out", type=Path, required=True, help="folder of all results")
-    flags.add_argument("--problems", type=int, default=512, help="for training")
-    flags.add_argument("--samples", type=int, default=4, help="of each of these")
-    flags.add_argument("--held-out", type=int, default=64, help="problems")
-    flags.add_argument("--held-out-samples", type=int, default=16, help="of each")
-    flags.add_argument("--skip-last", type=int, default=0, help="problems not to use")
+    several = partial(at_least, 2)
+    flags.add_argument("--problems", type=several, default=512, help="for training")
+    flags.add_argument("--samples", type=several, default=4, help="of each of these")
+    flags.add_argument("--held-out", type=several, default=64, help="problems")
+    flags.add_argument("--held-out-samples", type=several, default=16, help="of each")
+    flags.add_argument(
+        "--skip-last", type=partial(at_least, 0), default=0, help="problems not to use"
+    )
     flags.add_argument(
         "--layers", type=layers, default=(14, 19, 28), help="read after: 14,19,28"
     )
@@ -72,6 +77,12 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--dtype", default="auto")
     flags.add_argument("--quiet", action="store_true")
     return flags
+
+
+def at_least(least: int, text: str) -> int:
+    if int(text) < least:
+        raise argparse.ArgumentTypeError(f"at least {least}, and not {text}")
+    return int(text)
 
 
 def layers(text: str) -> tuple[int, ...]:
@@ -119,12 +130,12 @@ def collect(flags: argparse.Namespace, lm: LanguageModel | None = None) -> None:
             f"{flags.out} was sampled with {name} = {before.get(name)}, and not "
             f"{told[name]}; give another --out, or the same again"
         )
-    flags.out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(told))
     for name, plan in plans(flags).items():
         folder = flags.out / name
         if wanted := missing(plan, folder, flags.part):
             lm = lm or LanguageModel.load(flags.model, flags.device, flags.dtype)
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(told))
             sample(plan, lm, folder, wanted, flags.quiet)
         if flags.part == (1, 1):
             grade(plan, folder, flags.processes)
@@ -175,6 +186,16 @@ def main(arguments: list[str] | None = None) -> int:
         results = train(flags, best_device(flags.device))
     except UserError as error:
         print(f"pfref: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\npfref: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        print(
+            f"pfref: a file in {flags.out} cannot be read or written: {error}; if it "
+            "is damaged, delete it and give the same command again",
+            file=sys.stderr,
+        )
         return 2
     except torch.OutOfMemoryError:
         print(

@@ -17,6 +17,7 @@ Imports nothing slow.
 
 import hashlib
 import json
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -74,6 +75,10 @@ class Cell:
         what |= dict(proposal=None, task=self.task, data=Path(self.data).name)
         if self.settings.choose == "draw":  # which draw is recorded
             what["draw"] = True
+        probe = Path(str(self.models.get("prm")))
+        if probe.suffix == ".safetensors" and probe.is_file():
+            # One trained anew in its place is another one.
+            what["probe"] = hashlib.sha256(probe.read_bytes()).hexdigest()[:10]
         told = {k: v for k, v in what.items() if v is not None and k not in OUTSIDE}
         text = json.dumps(told, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -117,13 +122,13 @@ class Recipe:
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read the recipe {file}: {error}") from error
         table |= {k: v for k, v in changes.items() if v is not None}
-        for name in ("budgets", "seeds"):
-            if changes.get(name) is not None:
-                table["method"] = among(table.get("method"), name, table[name])
         if (data := Path(str(table.get("data", "")))).suffix and not data.is_absolute():
             beside = file.parent / data  # a file is looked for beside its recipe first
             table["data"] = str(beside if beside.exists() else data)
         try:
+            for entry in ("budgets", "seeds"):
+                if changes.get(entry) is not None:
+                    table["method"] = among(table.get("method"), entry, table[entry])
             return cls.of(table)
         except UserError as error:
             raise UserError(f"recipe {name}: {error}") from error
@@ -165,6 +170,8 @@ def cells_of(
     """Of one method, seed by seed. Samples are drawn at the largest budget only: every
     smaller one is a block of them. What draws nothing runs once.
     """
+    if not isinstance(method, dict):
+        raise UserError("a method is not a table; write [[method]]")
     label = method.get("label", method.get("method"))
     if not isinstance(label, str):
         raise UserError('a method has no label; give label = "..."')
@@ -192,13 +199,22 @@ def cells_of(
 
 
 def among(methods: Any, name: str, wanted: list[int]) -> Any:
-    """The methods with those of their own budgets or seeds that are wanted."""
-    found = []
-    for method in methods if isinstance(methods, list) else []:
+    """The methods with those of their own budgets or seeds that are wanted. Those that
+    have none of them are left out, and named on standard error.
+    """
+    if not isinstance(methods, list) or not all(isinstance(m, dict) for m in methods):
+        return methods  # refused later
+    found: list[dict[str, Any]] = []
+    left: list[dict[str, Any]] = []
+    for method in methods:
         if isinstance(own := method.get(name), list):
             method = method | {name: [n for n in own if n in wanted]}
-        if method.get(name) != []:
-            found.append(method)
+        (left if method.get(name) == [] else found).append(method)
+    if methods and not found:
+        raise UserError(f"no method has any of the {name} {wanted}")
+    if left:
+        told = ", ".join(str(m.get("label", m.get("method"))) for m in left)
+        print(f"pfref: without any of the {name} asked for: {told}", file=sys.stderr)
     return found
 
 

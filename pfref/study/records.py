@@ -282,6 +282,8 @@ def pack(
     draft = out.with_name(out.name + ".part")
     filters = [dict(id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME)]
     filters[0]["dict_size"] = 1 << 27
+    if out.is_dir() or not out.parent.is_dir():
+        raise UserError(f"{out} is no file that can be written; name another")
     with lzma.open(draft, "wt", encoding="utf-8", filters=filters) as stream:
         for header in (*study.sessions, *cells):
             print(json.dumps(header, separators=(",", ":")), file=stream)
