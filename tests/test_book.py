@@ -397,6 +397,7 @@ def test_countable_lines_and_their_ranges() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_coverage_runs_as_a_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.book_coverage"],

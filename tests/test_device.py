@@ -11,7 +11,10 @@ import pytest
 from tests.book_checks import ROOT
 
 
-@pytest.mark.parametrize("name", ["solve", "others", "evaluation", "waits"])
+@pytest.mark.parametrize(
+    "name",
+    ["solve", "others", pytest.param("evaluation", marks=pytest.mark.slow), "waits"],
+)
 def test_on_a_pretended_gpu(name: str) -> None:
     command = [sys.executable, "-m", "tests.on_pretended_gpu", name]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
