@@ -47,7 +47,8 @@ def plan(recipe: Recipe, study: Study, part: tuple[int, int] = (1, 1)) -> Plan:
     own = set(texts[part[0] - 1 :: part[1]])
     done, left = study.done, []
     for cell in recipe.cells:
-        lacking = {i.problem for i in items if (cell.key, i.id) not in done} & own
+        key = cell.key  # may read a probe's file
+        lacking = {i.problem for i in items if (key, i.id) not in done} & own
         left.append((cell, [item for item in items if item.problem in lacking]))
     return Plan(recipe, TASKS[recipe.task], items, [c for c in left if c[1]])
 
@@ -185,10 +186,10 @@ def solve_cell(
 ) -> None:
     from ..solver import solve
 
-    left = iter(items)
+    left, key = iter(items), cell.key
 
     def done(solutions: Iterable[Any]) -> None:
-        note([run_of(cell.key, next(left).id, found) for found in solutions])
+        note([run_of(key, next(left).id, found) for found in solutions])
 
     lm, prm = pair
     options = vars(cell.settings) | dict(batch=batch)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..solution import Particle, choose
 from . import measures
 from .designs import pairs_won
 from .outcomes import Outcomes, Plan
@@ -12,6 +13,7 @@ from .tasks import TASKS
 
 STEPS = {"1": (0, 1), "2": (1, 2), "3-4": (2, 4), "5-8": (4, 8), "9-": (8, 10**6)}
 BINS = 10
+CHOICES = {"majority": "majority", "best": "argmax", "weighted": "weighted"}
 
 
 def measured(z: Tensor, data: Outcomes, plan: Plan) -> dict[str, Any]:
@@ -83,30 +85,22 @@ def gains(z: Any, data: Outcomes, plan: Plan) -> dict[str, Any]:
     final = np.full(len(data.solutions), -np.inf)
     place = data.numbers["problem"] * n + data.numbers["sample"]
     final[place.numpy()] = z  # steps come in order, so that the last one stays
-    columns: dict[str, list[float]] = {k: [] for k in ("one", "majority", "best")}
-    columns["weighted"] = []
+    columns: dict[str, list[float]] = {k: [] for k in ("one", *CHOICES)}
     for k in range(len(plan.items)):
         own = data.solutions[k * n : (k + 1) * n]
-        scores = final[k * n : (k + 1) * n]
-        right = [bool(s["right"]) for s in own]
-        whole = [j for j, s in enumerate(own) if s["finished"]]
-        columns["one"].append(float(np.mean(right)))
-        best = max(whole, key=lambda j: scores[j], default=None)
-        columns["best"].append(float(best is not None and right[best]))
-        classes: list[tuple[str, list[int]]] = []
-        for j in whole:
-            if not (answer := own[j]["answer"]):
-                continue
-            for name, members in classes:
-                if same(name, answer):
-                    members.append(j)
-                    break
-            else:
-                classes.append((answer, [j]))
-        share = 1 / (1 + np.exp(-scores))
-        for title, values in (("majority", np.ones(n)), ("weighted", share)):
-            winner = max(classes, key=lambda c: sum(values[c[1]]), default=None)
-            columns[title].append(float(winner is not None and right[winner[1][0]]))
+        columns["one"].append(float(np.mean([s["right"] for s in own])))
+        particles = [
+            Particle((), s["answer"], 1.0, float(score), s["finished"])
+            for s, score in zip(own, final[k * n : (k + 1) * n], strict=True)
+        ]
+        for title, choice in CHOICES.items():
+            chosen = choose(choice, particles, same)
+            right = [
+                s["right"]
+                for s, particle in zip(own, particles, strict=True)
+                if particle is chosen
+            ]
+            columns[title].append(float(any(right)))
     values = {name: np.array(column) for name, column in columns.items()}
     for name in ("best", "weighted"):
         for rival in ("one", "majority"):
