@@ -57,7 +57,7 @@ nbval: .venv/.installed
 book: .venv/.installed
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 
-# After a change of the package: run the chapters and store what they print. CHAPTERS=book/04_resampling.ipynb for one.
+# After a change of the package: run the chapters and store what they print. CHAPTERS=book/05_resampling.ipynb for one.
 execute: .venv/.installed
 	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(CHAPTERS)
 	$(BIN)/python -m tests.tidy_notebooks $(CHAPTERS)

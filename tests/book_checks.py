@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pfref.show import opening
+
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 HEADINGS = [
@@ -40,6 +42,13 @@ MARKERS = (
 EXEMPT: dict[
     tuple[str, str], str
 ] = {}  # (chapter's file name, cell's first line) -> why nbval need not compare it
+
+INSTALL = """try:
+    import pfref
+except ImportError:  # in Colab: fetch the book with its records, install the package
+    !git clone -q --depth 1 https://github.com/pfref/pfref
+    %cd -q pfref/book
+    %pip install -q .."""
 
 Notebook = dict[str, Any]
 Cell = dict[str, Any]
@@ -152,12 +161,20 @@ def anatomy(notebook: Notebook) -> list[str]:
         for cell in cells(notebook, "markdown")
     ):
         found.append("no line begins with `**Time and seeds.** `")
+    first = next(iter(cells(notebook, "code")), None)
+    if first is None or source(first) != INSTALL or "remove-cell" not in tags(first):
+        found.append(
+            "the first code cell is not INSTALL, tagged remove-cell, which fetches "
+            "the book in Colab and does nothing where pfref is installed"
+        )
     return found
 
 
 def exercises(notebook: Notebook) -> list[str]:
-    """Three to five exercises, each with a folded solution that was run."""
-    inside, solved = False, {}
+    """Three to five exercises, each with a solution that was run and is folded on the
+    page, in JupyterLab and in Colab.
+    """
+    inside, solved, open_ = False, {}, []
     current = None
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
@@ -173,7 +190,13 @@ def exercises(notebook: Notebook) -> list[str]:
             and cell["execution_count"]
         ):
             solved[current] = True
+            if not cell["metadata"].get("jupyter", {}).get("source_hidden"):
+                open_.append(current)
     found = [
+        f"`{line}` has a solution that JupyterLab shows: make execute hides it"
+        for line in open_
+    ]
+    found += [
         f"`{line}` has no folded solution: a code cell tagged hide-cell or hide-input "
         f"that was run"
         for line, done in solved.items()
@@ -401,6 +424,12 @@ def shown(notebook: Notebook) -> tuple[dict[Path, set[int]], list[str]]:
             if dotted(call.func) not in ("show", "show.show"):
                 continue
             for argument in call.args:
+                whole = True
+                if isinstance(argument, ast.Call) and dotted(argument.func) in (
+                    "opening",
+                    "show.opening",
+                ):
+                    whole, argument = False, argument.args[0]
                 path = dotted(argument)
                 try:
                     first, *rest = (path or "").split(".")
@@ -408,22 +437,15 @@ def shown(notebook: Notebook) -> tuple[dict[Path, set[int]], list[str]]:
                     for part in rest:
                         thing = getattr(thing, part)
                     thing = inspect.unwrap(thing)
-                    if isinstance(thing, ModuleType):
-                        cover(
-                            Path(inspect.getfile(thing)),
-                            1,
-                            len(inspect.getsource(thing).splitlines()),
-                        )
-                    else:
-                        text, start = inspect.getsourcelines(thing)
-                        cover(
-                            Path(inspect.getfile(thing)), start, start + len(text) - 1
-                        )
+                    text, start = inspect.getsourcelines(thing)
+                    count = len(text) if whole else len(opening(thing).splitlines())
+                    start = max(start, 1)  # a module's is 0
+                    cover(Path(inspect.getfile(thing)), start, start + count - 1)
                 except (KeyError, AttributeError, TypeError, OSError):
                     found.append(
                         f"{where(cell)}: cannot tell what "
                         f"show({ast.unparse(argument)}) shows; give names that "
-                        "the chapter imports from pfref"
+                        "the chapter imports from pfref, or opening(name)"
                     )
     return lines, found
 

@@ -3,12 +3,13 @@
 
 Pictures get a palette of 256 colours: a plot needs no more, and a page loads in a third
 of the time. What a cell printed in several pieces becomes one, so that the page shows
-one block.
+one block. Solutions of exercises are hidden in JupyterLab and in Colab, as on the page.
 """
 
 import base64
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -40,9 +41,26 @@ def joined(outputs: list[dict]) -> list[dict]:
     return found
 
 
+def hide_solutions(cells: list[dict]) -> None:
+    """Folded cells after the heading of the exercises are folded elsewhere too."""
+    inside = False
+    for cell in cells:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            if headings := re.findall(r"^## .*$", text, re.M):
+                inside = headings[-1] == "## Exercises"
+        elif inside and "hide-cell" in cell["metadata"].get("tags", []):
+            cell["metadata"]["jupyter"] = {
+                "source_hidden": True,
+                "outputs_hidden": True,
+            }
+            cell["metadata"]["cellView"] = "form"
+
+
 def main(files: list[str]) -> None:
     for file in map(Path, files):
         notebook = json.loads(file.read_text(encoding="utf-8"))
+        hide_solutions(notebook["cells"])
         for cell in notebook["cells"]:
             if "outputs" in cell:
                 cell["outputs"] = joined(cell["outputs"])
