@@ -253,7 +253,7 @@ def trees(notebook: Notebook) -> Iterator[tuple[Cell, ast.Module]]:
     for cell in cells(notebook, "code"):
         yield (
             cell,
-            ast.parse(re.sub(r"^[ \t]*[%!].*$", "pass", source(cell), flags=re.M)),
+            ast.parse(re.sub(r"^([ \t]*)[%!].*$", r"\1pass", source(cell), flags=re.M)),
         )
 
 
