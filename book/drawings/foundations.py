@@ -19,11 +19,14 @@ from .kit import (
 
 
 @drawing(
-    "many-samples", 424, "One problem, five whole solutions, and a vote on their answers"
+    "many-samples",
+    444,
+    "One problem, five whole solutions, one answer",
 )
 def many_samples(d: Drawing) -> None:
     kinds = (0, 1, 0, 2, 0)
     answers = ("282", "242", "282", "2442", "282")
+    scores = ("0.9", "0.3", "0.5", "0.99", "0.5")
     d.box(180, 26, 130, 28, "one problem", BLUE)
     for place, (steps, kind) in enumerate(zip((3, 4, 2, 3, 4), kinds, strict=True)):
         x = 44 + 68 * place
@@ -33,17 +36,18 @@ def many_samples(d: Drawing) -> None:
             end = (x, 112 + 38 * step if step < steps - 1 else 248)
             d.arrow((x, 98 + 38 * step), end)
         d.dot(x, 260, 9, kind)
-        d.label(x, 284, answers[place])
-    d.panel(40, 306, 280, 106, "vote: which answer is commonest?")
+        d.label(x, 284, answers[place], bold=True)
+        d.label(x, 304, f"$r$ = {scores[place]}")
+    d.panel(30, 326, 300, 106, "a rule: say, the commonest answer")
     for row, (answer, kind, votes) in enumerate(
         (("282", 0, 3), ("242", 1, 1), ("2442", 2, 1))
     ):
-        y = 344 + 25 * row
+        y = 366 + 24 * row
         d.label(100, y, answer, at="end", bold=row == 0)
         for vote in range(votes):
             d.dot(122 + 26 * vote, y, 8, kind)
-    d.arrow((206, 344), (240, 344), colour=INK)
-    d.box(274, 344, 60, 28, "282", BLUE, bold=True, size=LARGE)
+    d.arrow((214, 390), (250, 390), colour=INK)
+    d.box(286, 390, 64, 32, "282", BLUE, bold=True, size=LARGE)
 
 
 @drawing(
@@ -77,11 +81,15 @@ def looking_earlier(d: Drawing) -> None:
 
 
 @drawing(
-    "state-space-graph", 268, "A state-space model: hidden states above, observations below"
+    "state-space-graph",
+    268,
+    "A state-space model: hidden states above, observations below",
 )
 def state_space_graph(d: Drawing) -> None:
     d.label(20, 24, "hidden: the path, moved by $M_t$", at="start", bold=True)
-    d.label(20, 248, "seen: $y_t$, which weighs the path by $G_t$", at="start", bold=True)
+    d.label(
+        20, 248, "seen: $y_t$, which weighs the path by $G_t$", at="start", bold=True
+    )
     nodes = ((44, "1"), (130, "2"), (216, "3"), (320, "T"))
     d.arrow((44, 44), (44, 68))
     d.label(54, 54, "$M_1$", at="start", size=15)
@@ -102,7 +110,7 @@ def state_space_graph(d: Drawing) -> None:
 
 @drawing(
     "importance-sampling",
-    392,
+    402,
     "Draws from the proposal, weighed by target over proposal",
 )
 def importance_sampling(d: Drawing) -> None:
@@ -121,12 +129,15 @@ def importance_sampling(d: Drawing) -> None:
     ratios = [target.pdf(x) / proposal.pdf(x) for x in draws]
     mean = sum(ratios) / len(ratios)
     for x, ratio in zip(draws, ratios, strict=True):
-        d.line([(x, base), (x, 318)], LIGHT, 1)
+        d.line([(x, base), (x, 206)], LIGHT, 1)
+        d.line([(x, 254), (x, 318)], LIGHT, 1)
         d.dot(x, 212, 6, 1)
         d.dot(x, 318, radius(ratio / mean, 8), 0)
     d.label(18, 240, "drawn from $q$: all alike", at="start", size=14)
     d.label(18, 362, "weighed by $π / q$: many where $π$ is low", at="start", size=14)
-    d.label(18, 380, "count little, few where it is high count much", at="start", size=14)
+    d.label(
+        18, 380, "count little, few where it is high count much", at="start", size=14
+    )
 
 
 @drawing(
@@ -178,18 +189,19 @@ def filter_loop(d: Drawing) -> None:
     d.arrow((150, 251), (150, 313))
     d.label(158, 282, "if ESS$_t$ ≤ $αN$", at="start", size=14)
     d.arrow((150, 391), (150, 420), (24, 420), (24, 96), (60, 96))
-    d.arrow((60, 226), (24, 226), (24, 160), dash=True)
-    d.label(32, 268, "else", at="start")
+    d.line([(60, 212), (24, 212)], dash=True)
+    d.arrow((24, 230), (24, 150))
+    d.label(28, 226, "else", at="start", size=SMALL)
     d.label(150, 440, "next step, until all particles have ended")
-    d.arrow((240, 212), (284, 212), colour=GREEN)
-    d.label(316, 60, "evidence:\nmean weight", size=SMALL)
+    d.arrow((240, 212), (280, 212), colour=GREEN)
+    d.label(311, 60, "evidence:\nmean weight", size=SMALL)
     for place in range(3):
         y = 212 - 52 * (2 - place)
-        d.box(316, y, 60, 34, "", GREEN)
-        d.label(316, y - 1, f"Ẑ$_{place + 1}$", size=LARGE)
+        d.box(311, y, 60, 34, "", GREEN)
+        d.label(311, y - 1, f"Ẑ$_{place + 1}$", size=LARGE)
         if place:
-            d.arrow((316, y - 35), (316, y - 17), colour=GREEN)
-    d.label(316, 240, "⋮", size=LARGE)
+            d.arrow((311, y - 35), (311, y - 17), colour=GREEN)
+    d.label(311, 240, "⋮", size=LARGE)
 
 
 @drawing(

@@ -67,11 +67,17 @@ def spans(label: str, size: float) -> str:
             marks.append(f'dy="{number(offsets[at] - offsets[level])}"')
         if (level, at) == (-1, 1):  # above its fellow index, not behind it
             marks.append(f'dx="{number(-6.5 * below)}"')
+            below -= len(piece)
+        elif level == 1 and below > 0:  # and what follows stands behind both
+            marks.append(f'dx="{number(6.5 * below)}"')
         if at:
             marks.append(f'font-size="{SMALL}"')
         if slanted:
             marks.append('font-style="italic"')
-        below = (below if level == -1 else 0) + len(piece) if at == -1 else 0
+        if at == -1:
+            below = (below if level == -1 else 0) + len(piece)
+        elif at == 0:
+            below = 0
         level = at
         text = escape(piece, quote=False)
         out.append(f"<tspan {' '.join(marks)}>{text}</tspan>" if marks else text)

@@ -17,33 +17,32 @@ from .kit import (
 
 @drawing(
     "lm-as-state-space",
-    424,
+    434,
     "A language model's steps are states; a reward model's verdicts are observations",
 )
 def lm_as_state_space(d: Drawing) -> None:
-    d.label(112, 22, "policy: writes steps", bold=True)
-    d.label(290, 22, "reward model", bold=True)
-    d.label(112, 40, "states, by $p_M(x_t | c, x_{1:t-1})$")
-    d.label(290, 40, "observations")
-    d.box(112, 76, 172, 40, "", GREY)
-    d.label(112, 75, "$c$:  What is 4·7 + 9?", size=14)
+    d.label(124, 22, "policy: writes steps", bold=True)
+    d.label(302, 22, "reward model", bold=True)
+    d.label(124, 41, "states, by $p_M(x_t | c, x_{1:t-1})$")
+    d.label(302, 41, "observations")
+    d.box(124, 78, 168, 38, "$c$:  What is 4·7 + 9?", GREY, size=14)
     steps = ((152, "1", "4·7 = 28"), (232, "2", "28 + 9 = 37"), (352, "T", "boxed: 37"))
+    d.line([(40, 78), (18, 78), (18, 352)])
     for y, index, text in steps:
-        d.box(112, y, 172, 44, "", BLUE)
-        d.label(112, y - 1, f"$x_{index}$:  {text}", size=14)
-        d.arrow((198, y), (264, y))
-        d.box(290, y, 52, 44, "", ORANGE, corner=3)
-        d.label(290, y - 2, f"$o_{index}$ = 1", size=15)
-        d.label(231, y - 14, f"$r_{index}$", size=15)
-    d.arrow((112, 96), (112, 129))
-    d.arrow((112, 174), (112, 209))
-    d.arrow((112, 254), (112, 280))
-    d.label(112, 290, "⋮", size=LARGE)
-    d.arrow((112, 302), (112, 329))
-    d.bow((27, 82), (26, 224), -8)
-    d.bow((27, 82), (26, 344), -8)
-    d.label(180, 396, "accepted, $o_t$ = 1, with probability $r_t$;", size=14)
-    d.label(180, 414, "$r_t$ judges all that is written so far", size=14)
+        d.arrow((18, y), (39, y))
+        d.box(124, y, 168, 44, "", BLUE)
+        d.label(124, y - 1, f"$x_{index}$:  {text}", size=14)
+        d.arrow((208, y), (271, y))
+        d.box(302, y, 62, 44, "", ORANGE, corner=3)
+        d.label(302, y - 2, f"$o_{index}$ = 1", size=15)
+        d.label(238, y - 14, f"$r_{index}$", size=15)
+    d.arrow((124, 97), (124, 129))
+    d.arrow((124, 174), (124, 209))
+    d.arrow((124, 254), (124, 280))
+    d.label(124, 290, "⋮", size=LARGE)
+    d.arrow((124, 302), (124, 329))
+    d.label(180, 398, "accepted, $o_t$ = 1, with probability $r_t$;", size=14)
+    d.label(180, 418, "$r_t$ judges all that is written so far", size=14)
 
 
 def row(d: Drawing, x: float, y: float, family: int, length: int, ended: bool) -> None:
@@ -66,7 +65,7 @@ def row(d: Drawing, x: float, y: float, family: int, length: int, ended: bool) -
 def cache_fork_drop(d: Drawing) -> None:
     d.box(180, 34, 320, 36, "the prompt's keys: held once, for all rows", GREY)
     d.label(20, 74, "before", at="start", bold=True)
-    d.label(206, 74, "after fork and drop", at="start", bold=True)
+    d.label(200, 74, "after fork and drop", at="start", bold=True)
     lengths = (5, 4, 3, 5, 3, 4)
     heirs = (0, 1, 0, 3, 0, 3)
     for slot in range(6):
@@ -78,8 +77,9 @@ def cache_fork_drop(d: Drawing) -> None:
         child = heirs[slot]
         row(d, 226, y, child, lengths[child], False)
         if child != slot:
-            x = 137 if child == 0 else 152
-            d.arrow((142, 102 + 34 * child), (212, y), colour=(BLUE, "", "", RED)[child])
+            d.arrow(
+                (142, 102 + 34 * child), (212, y), colour=(BLUE, "", "", RED)[child]
+            )
     d.label(180, 304, "the first heir stays, others are copies of slots")
     d.line([(20, 322), (340, 322)], LIGHT, 1)
     d.label(20, 342, "a row ended", at="start", bold=True)
@@ -90,9 +90,9 @@ def cache_fork_drop(d: Drawing) -> None:
         row(d, 42, y, family, length, family == 1)
         other, size = (order[0], order[2], order[1])[slot]
         row(d, 226, y + (12 if other == 1 else 0), other, size, other == 1)
-    d.arrow((160, 404), (212, 436))
-    d.arrow((160, 436), (212, 406))
-    d.line([(200, 428), (344, 428)], INK, 1.4, dash=True)
+    d.arrow((160, 406), (212, 446))
+    d.arrow((160, 436), (212, 408))
+    d.line([(218, 428), (344, 428)], INK, 1.4, dash=True)
     d.label(180, 476, "rows that write stand at the front, above the line")
 
 
@@ -104,15 +104,13 @@ def cache_fork_drop(d: Drawing) -> None:
 def step_automaton(d: Drawing) -> None:
     d.arrow((150, 14), (150, 42))
     d.box(150, 66, 130, 46, "writing", BLUE, bold=True, corner=23, size=15)
-    d.arrow((215, 58), (250, 46), (258, 66), (250, 86), (217, 76))
-    d.label(266, 66, "one more\ntoken", at="start")
+    d.bow((212, 52), (212, 80), 38)
+    d.label(258, 60, "one more\ntoken", at="start")
     d.box(150, 192, 130, 46, "step ended", GREEN, bold=True, corner=23, size=15)
     d.arrow((170, 90), (170, 168))
-    d.label(178, 128, "delimiter (blank line)", at="start")
+    d.label(178, 134, "delimiter (blank line)", at="start")
     d.arrow((130, 169), (130, 91))
-    d.label(122, 118, "next step:", at="end")
-    d.label(122, 136, "weighed,", at="end")
-    d.label(122, 154, "perhaps copied", at="end")
+    d.label(122, 130, "next step:\nweighed and\nresampled", at="end")
     for x, text in ((96, "solution\nended"), (262, "cut off")):
         colour = ORANGE if x < 180 else RED
         d.box(x, 322, 124, 54, "", colour, corner=26)
@@ -121,8 +119,8 @@ def step_automaton(d: Drawing) -> None:
     d.label(24, 232, "end token", at="start")
     d.arrow((140, 216), (108, 293))
     d.label(132, 256, "answer\nboxed", at="start")
-    d.arrow((216, 72), (226, 100), (344, 100), (344, 262), (304, 297))
-    d.label(336, 232, "limit of tokens", at="end")
+    d.arrow((190, 89), (190, 102), (344, 102), (344, 262), (304, 297))
+    d.label(336, 186, "limit of\ntokens", at="end")
     d.arrow((190, 216), (240, 293))
     d.label(228, 256, "limit of\nsteps", at="start")
     d.label(96, 370, "waits, weight kept")
@@ -138,12 +136,17 @@ def reward_text(d: Drawing) -> None:
     d.label(20, 22, "one text, read from top to bottom", at="start", bold=True)
     d.box(128, 58, 216, 36, "What is 4·7 + 9?", GREY, size=14)
     d.label(252, 58, "problem", at="start", colour=GREY)
-    rows = (("4·7 = 28", "0.95", 0.95), ("28 + 9 = 38", "0.10", 0.1), ("", "0.08", 0.08))
+    rows = (
+        ("4·7 = 28", "0.95", 0.95),
+        ("28 + 9 = 38", "0.10", 0.1),
+        ("", "0.08", 0.08),
+    )
     for place, (text, score, share) in enumerate(rows):
         y = 122 + 92 * place
         d.arrow((128, y - (46 if place == 0 else 74)), (128, y - 19), colour=LIGHT)
-        d.box(128, y, 216, 36, text or "\\boxed{38}", BLUE, size=14)
-        d.label(30, y - 27, f"$x_{place + 1}$", size=14)
+        d.box(128, y, 216, 36, "", BLUE)
+        step = f"$x_{place + 1}$:  " + (text or "\\boxed{38}")
+        d.label(128, y - 1, step, size=14)
         d.box(270, y, 56, 36, "sep", INK, corner=3, bold=True)
         d.line([(236, y), (242, y)])
         d.arrow((270, y + 18), (270, y + 40), colour=ORANGE)

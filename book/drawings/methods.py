@@ -7,10 +7,8 @@ from .kit import (
     GREEN,
     GREY,
     INK,
-    LARGE,
     LIGHT,
     ORANGE,
-    RED,
     SMALL,
     Drawing,
     drawing,
@@ -20,7 +18,7 @@ from .kit import (
 
 @drawing(
     "beam-against-population",
-    448,
+    430,
     "Beam search keeps the two best of six; the filter draws six places by weight",
 )
 def beam_against_population(d: Drawing) -> None:
@@ -28,10 +26,10 @@ def beam_against_population(d: Drawing) -> None:
     xs = [50 + 52 * place for place in range(6)]
     rules = (
         (14, "beam search: the best two, three each", (0, 0, 0, 2, 2, 2)),
-        (230, "particle filter: by weight, at random", (0, 0, 2, 2, 3, 5)),
+        (222, "particle filter: by weight, at random", (0, 0, 2, 3, 4, 5)),
     )
     for top, name, parents in rules:
-        d.panel(14, top, 332, 204, name)
+        d.panel(14, top, 332, 194, name)
         for place, x in enumerate(xs):
             y = top + 78
             d.label(x, top + 46, f"{scores[place]}", size=14)
@@ -40,10 +38,8 @@ def beam_against_population(d: Drawing) -> None:
                     d.arrow((x, y), (xs[child], top + 160))
             d.dot(x, y, radius(2 * scores[place], 9), place)
             if place not in parents:
-                d.cross(x, y + 28, 6)
+                d.cross(x, y + 21, 5)
             d.dot(x, top + 172, 9, parents[place])
-    for top, text in ((14, "ranks decide"), (230, "$W_t^n$ decides")):
-        d.label(336, top + 116, text, at="end", size=SMALL, colour=GREY)
 
 
 @drawing(
@@ -66,7 +62,6 @@ def dvts_subtrees(d: Drawing) -> None:
                 d.dot(x, y, 9, family, hollow=not won)
             top = (xs[best[tree][level]], y + 11)
         d.arrow(top, (180 + (-46 if tree == 0 else 46), 366))
-        d.label(left + 78, 70 if tree > 1 else 322, "", size=SMALL)
     d.label(20, 64, "tree 1", at="start", bold=True)
     d.label(340, 64, "tree 2", at="end", bold=True)
     d.box(180, 384, 200, 32, "choose among the ends", GREEN)
@@ -75,7 +70,7 @@ def dvts_subtrees(d: Drawing) -> None:
 
 @drawing(
     "gibbs-pinned-path",
-    428,
+    440,
     "A sweep: one path is held fast, the others are free; one is drawn for the next",
 )
 def gibbs_pinned_path(d: Drawing) -> None:
@@ -108,17 +103,20 @@ def gibbs_pinned_path(d: Drawing) -> None:
     d.label(180, 374, "the reference of the next sweep", size=14)
     d.arrow((62, 374), (16, 374), (16, 84), (27, 84), dash=True)
     d.label(180, 404, "free ones may descend from the reference,", size=14)
-    d.label(180, 420, "never the other way round", size=14)
+    d.label(180, 423, "the reference always from itself", size=14)
 
 
 @drawing(
     "tempering-ladder",
-    408,
+    414,
     "Chains at rising temperatures; neighbours swap their references",
 )
 def tempering_ladder(d: Drawing) -> None:
-    rungs = ((72, "hot", "τ_3 = 4", 0.2), (192, "", "τ_2 = 2", 0.5))
-    rungs += ((312, "cold", "τ_1 = 1", 1.0),)
+    rungs = (
+        (72, "hot", "τ_3 = 4", 0.2),
+        (192, "", "τ_2 = 2", 0.5),
+        (312, "cold", "τ_1 = 1", 1.0),
+    )
     places = (180, 300, 110)
     for rung, (y, name, tau, depth) in enumerate(rungs):
         d.label(16, y - 22, f"${tau}$", at="start", size=15)
@@ -146,7 +144,7 @@ def tempering_ladder(d: Drawing) -> None:
 @drawing(
     "collapse",
     432,
-    "With an overconfident reward model one family takes every place, perhaps a wrong one",
+    "With an overconfident reward model one family takes every place, even a wrong one",
 )
 def collapse(d: Drawing) -> None:
     halves = (
@@ -158,20 +156,19 @@ def collapse(d: Drawing) -> None:
         d.panel(left, 14, 160, 330, name)
         xs = [left + 22 + 29 * place for place in range(5)]
         for place, x in enumerate(xs):
-            d.label(x, 64, "", size=SMALL)
             for child, parent in enumerate(parents):
                 if parent == place:
                     d.arrow((x, 150), (xs[child], 252), width=1.5)
         for place, x in enumerate(xs):
             d.dot(x, 76, 9, place)
-            d.dot(x, 142, radius(sizes[place], 9), place)
+            d.dot(x, 144, radius(sizes[place], 7.5), place)
             d.dot(x, 266, 9, parents[place])
             if place not in parents:
                 d.cross(x, 174, 5)
         d.tick(xs[right], 54, 6)
         if right in parents:
             d.tick(xs[0], 288, 6)
-        d.label(left + 80, 110, "weighed", size=SMALL, colour=GREY)
+        d.label(left + 80, 106, "weighed", size=SMALL, colour=GREY)
     d.label(94, 318, "four families live", size=SMALL)
     d.label(266, 318, "one family is left", size=SMALL)
     d.tick(30, 368, 6)

@@ -9,7 +9,6 @@ from .kit import (
     LIGHT,
     ORANGE,
     RED,
-    SMALL,
     Drawing,
     drawing,
     radius,
@@ -24,7 +23,9 @@ from .kit import (
 def prefix_labels(d: Drawing) -> None:
     for top, right in ((14, True), (220, False)):
         colour = GREEN if right else RED
-        d.panel(14, top, 332, 192, f"a sample that ends {'right' if right else 'wrong'}")
+        d.panel(
+            14, top, 332, 192, f"a sample that ends {'right' if right else 'wrong'}"
+        )
         d.label(300, top + 16, "label", bold=True)
         for prefix in range(1, 5):
             y = top + 18 + 34 * prefix
@@ -58,7 +59,6 @@ def value_of_a_prefix(d: Drawing) -> None:
         low = 150 + 34 * (1 + place % 2)
         d.arrow((x, low), (x, 242), width=1.4)
         (d.tick if good else d.cross)(x, 258)
-    d.label(180, 96, "", size=SMALL)
     d.label(180, 288, "eight continuations by the policy", size=14)
     d.box(180, 342, 312, 62, "", GREEN)
     d.label(180, 328, "five of eight end right:", size=14)
@@ -67,33 +67,33 @@ def value_of_a_prefix(d: Drawing) -> None:
 
 @drawing(
     "two-models-one-filter",
-    452,
+    462,
     "The filter calls the policy for steps and the reward model for scores",
 )
 def two_models_one_filter(d: Drawing) -> None:
     d.box(180, 44, 300, 56, "", BLUE)
     d.label(180, 34, "policy", bold=True, size=15)
     d.label(180, 54, "$p_M(x_t | c, x_{1:t-1})$, with a cache", size=14)
-    d.box(180, 222, 300, 132, "", GREY)
+    d.box(180, 234, 300, 156, "", GREY)
     d.label(180, 176, "particle filter", bold=True, size=15)
     for place, (size, family) in enumerate(((1.6, 0), (0.4, 1), (1.2, 2), (0.8, 3))):
         d.dot(102 + 52 * place, 204, radius(size, 10), family)
     d.label(180, 238, "weights $w_t^n$, ESS$_t$, ancestors $a_t^n$", size=14)
-    d.label(180, 264, "resample: copy and drop", size=14)
-    d.box(180, 396, 300, 56, "", ORANGE)
-    d.label(180, 386, "reward model", bold=True, size=15)
-    d.label(180, 406, "score $r_t$ of a prefix, with a cache", size=14)
+    d.label(180, 264, "resampling: copy and drop", size=14)
+    d.label(180, 290, "at the end: a weighted vote", size=14)
+    d.box(180, 420, 300, 56, "", ORANGE)
+    d.label(180, 410, "reward model", bold=True, size=15)
+    d.label(180, 430, "score $r_t$ of a prefix, with a cache", size=14)
     d.arrow((120, 156), (120, 72))
     d.label(112, 104, "“one more", at="end")
     d.label(112, 122, "step each”", at="end")
     d.arrow((240, 72), (240, 156))
     d.label(248, 114, "steps $x_t^n$", at="start", size=14)
-    d.arrow((120, 288), (120, 368))
-    d.label(112, 320, "paths", at="end")
-    d.label(112, 338, "$x_{1:t}^n$", at="end", size=14)
-    d.arrow((240, 368), (240, 288))
-    d.label(248, 330, "log-odds $z_t^n$", at="start", size=14)
-    d.label(180, 442, "ended: weighted vote, one answer", size=SMALL)
+    d.arrow((120, 312), (120, 392))
+    d.label(112, 344, "paths", at="end")
+    d.label(112, 364, "$x_{1:t}^n$", at="end", size=14)
+    d.arrow((240, 392), (240, 312))
+    d.label(248, 354, "log-odds $z_t^n$", at="start", size=14)
 
 
 @drawing(
@@ -108,11 +108,11 @@ def solve_pipeline(d: Drawing) -> None:
         (0.9, 1.5, 0.3, 1.3),
         (0.2, 0.5, 2.5, 0.8),
     )
+    d.panel(14, 84, 332, 118)
     d.label(180, 18, "problems, each with its own seed", bold=True)
     for place, x in enumerate(xs):
         d.box(x, 50, 92, 32, f"problem {place + 1}", GREY)
         d.arrow((x, 66), (x, 106))
-    d.panel(14, 84, 332, 118, "")
     d.label(180, 190, "one batch: $P$ populations of $N$ particles")
     for place, x in enumerate(xs):
         for n in range(4):
@@ -129,7 +129,9 @@ def solve_pipeline(d: Drawing) -> None:
         d.arrow((x, 306), (x, 330))
         for place, part in enumerate(share):
             y = 348 + 22 * place
-            d.box(x - 40 + 40 * part, y, 80 * part, 14, "", (BLUE, GREY)[place], corner=2)
+            d.box(
+                x - 40 + 40 * part, y, 80 * part, 14, "", (BLUE, GREY)[place], corner=2
+            )
     d.label(180, 398, "weighted vote: share of each answer", size=14)
     for x, answer in zip(xs, ("37", "12", "5/6"), strict=True):
         d.arrow((x, 412), (x, 436), colour=INK)

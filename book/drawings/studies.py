@@ -5,10 +5,8 @@ from .kit import (
     GREEN,
     GREY,
     INK,
-    LARGE,
     LIGHT,
     ORANGE,
-    RED,
     SMALL,
     Drawing,
     drawing,
@@ -31,8 +29,7 @@ def experiment_pipeline(d: Drawing) -> None:
         d.line([(48, y), (150 if line == 2 else 196, y)], BLUE, 5)
     d.cross(160, 154, 6)
     d.label(174, 154, "killed here", at="start")
-    d.arrow((312, 154), (312, 184), colour=GREEN)
-    d.label(300, 186, "resumed", at="end")
+    d.label(210, 184, "then resumed", at="start")
     d.label(48, 230, "records: texts, scores, tokens", at="start")
     d.arrow((180, 242), (180, 266))
     d.box(180, 292, 300, 52, "", GREEN)
@@ -40,15 +37,15 @@ def experiment_pipeline(d: Drawing) -> None:
     d.label(180, 302, "again at every report: no new run", size=13)
     d.arrow((180, 318), (180, 342))
     d.panel(30, 342, 300, 144, "report: problems resampled")
-    d.line([(140, 372), (140, 470)], GREY, 1.2, dash=True)
-    ends = ((384, "method A", 150, 230, 0), (414, "method B", 118, 190, 1))
+    d.line([(150, 372), (150, 470)], GREY, 1.2, dash=True)
+    ends = ((384, "method A", 160, 240, 0), (414, "method B", 126, 196, 1))
     for y, name, low, high, family in (*ends, (444, "method C", 196, 286, 2)):
         d.label(48, y, name, at="start")
         d.line([(low, y), (high, y)], INK, 2)
         d.line([(low, y - 6), (low, y + 6)], INK, 2)
         d.line([(high, y - 6), (high, y + 6)], INK, 2)
         d.dot((low + high) / 2, y, 7, family)
-    d.label(150, 472, "difference, with interval", at="start", size=SMALL)
+    d.label(158, 472, "difference, with interval", at="start", size=SMALL)
 
 
 @drawing(
@@ -60,19 +57,20 @@ def probe(d: Drawing) -> None:
     d.label(16, 20, "policy", at="start", bold=True, size=15)
     tokens = ("28", "+9", "=37", "¶")
     xs = (44, 100, 156, 212)
-    names = ("layer 1", "layer 2", "layer 3", "layer 4")
     for level in range(4):
         y = 330 - 72 * level
         middle = level == 2
         d.box(128, y, 228, 34, "", ORANGE if middle else BLUE)
         for place, x in enumerate(xs):
-            d.arrow((x, y + (36 if level else 38)), (x, y + 18), colour=LIGHT, width=1.4)
+            d.arrow(
+                (x, y + (36 if level else 38)), (x, y + 18), colour=LIGHT, width=1.4
+            )
             if not (middle and place == 3):
                 d.dot(x, y, 6, 0, hollow=True)
     d.dot(xs[3], 186, 9, 1)
     for x, token in zip(xs, tokens, strict=True):
         d.box(x, 384, 48, 32, token, GREY, size=14)
-    d.label(128, 414, "tokens of the step, the last one at right")
+    d.label(128, 414, "one step, token by token")
     d.arrow((xs[3], 97), (xs[3], 66))
     d.label(xs[3], 52, "next token", size=14)
     d.arrow((222, 186), (262, 186), colour=ORANGE, width=2.4)
@@ -83,7 +81,6 @@ def probe(d: Drawing) -> None:
     d.box(304, 330, 82, 40, "filter", GREEN, bold=True)
     d.label(304, 146, "middle layer", size=SMALL)
     d.label(180, 438, "no second model reads the text", size=14)
-    assert names
 
 
 @drawing(
@@ -93,13 +90,13 @@ def probe(d: Drawing) -> None:
 )
 def endpoint(d: Drawing) -> None:
     d.panel(14, 14, 332, 128, "here")
-    d.box(116, 76, 172, 76, "", GREY)
-    d.label(116, 54, "particle filter", bold=True)
+    d.box(116, 86, 172, 76, "", GREY)
+    d.label(116, 66, "particle filter", bold=True)
     for place in range(5):
-        d.dot(56 + 30 * place, 88, 9, place)
-    d.box(276, 76, 116, 76, "reward\nmodel", ORANGE, bold=True)
-    d.arrow((202, 66), (218, 66))
-    d.arrow((218, 88), (202, 88))
+        d.dot(56 + 30 * place, 98, 9, place)
+    d.box(276, 86, 116, 76, "reward\nmodel", ORANGE, bold=True)
+    d.arrow((202, 78), (218, 78))
+    d.arrow((218, 96), (202, 96))
     states = ("down", "up", "wait", "down", "up")
     for place, state in enumerate(states):
         x = 56 + 30 * place
@@ -108,7 +105,6 @@ def endpoint(d: Drawing) -> None:
         else:
             d.arrow((x, 142), (x, 314 if state == "down" else 236), colour=BLUE)
             d.dot(x, 190 if state == "down" else 214, 6, place)
-    d.line([(14, 230), (40, 230)], LIGHT)
     d.label(204, 196, "requests in flight:", at="start", bold=True)
     d.label(204, 218, "prompt and path", at="start")
     d.label(204, 236, "go out, steps", at="start")
@@ -118,4 +114,3 @@ def endpoint(d: Drawing) -> None:
     d.box(180, 372, 300, 52, "", BLUE)
     d.label(180, 362, "policy", bold=True)
     d.label(180, 382, "many requests in one batch")
-    assert RED and INK and LARGE

@@ -1,0 +1,56 @@
+"""The committed drawings are what their source draws, are used, and can be read."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from book.drawings.__main__ import FOLDER
+from book.drawings.kit import DRAWINGS
+from tests.book_checks import BOOK, chapters
+from tests.test_pages import texts
+
+IMAGE = re.compile(r"!\[([^\]]*)\]\(_static/drawings/([\w-]+)\.svg\)")
+UNUSED = {"endpoint"}  # for a chapter that is not written yet
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def used() -> dict[str, list[str]]:
+    """The alternative texts with which pages show each drawing."""
+    found: dict[str, list[str]] = {}
+    for path in [*chapters(), *sorted(BOOK.glob("*.md"))]:
+        for alt, name in IMAGE.findall("\n".join(texts(path))):
+            found.setdefault(name, []).append(alt)
+    return found
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_files_are_what_the_source_draws(name: str) -> None:
+    """`python -m book.drawings` writes them anew."""
+    assert (FOLDER / f"{name}.svg").read_text(encoding="utf-8") == DRAWINGS[name]()
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_drawings_can_be_read(name: str) -> None:
+    """By eyes on a phone, by a screen reader, and without a network."""
+    text = DRAWINGS[name]()
+    root = ElementTree.fromstring(text)
+    assert len(text.encode()) < 15_000
+    assert root.get("role") == "img" and root.findtext(f"{SVG}title")
+    assert 360 <= float(root.attrib["width"]) <= 400
+    assert min(float(size) for size in re.findall(r'font-size="([^"]+)"', text)) >= 12
+    kinds = {element.tag.removeprefix(SVG) for element in root.iter()}
+    shapes = {"rect", "circle", "polygon", "polyline"}
+    assert kinds <= shapes | {"svg", "title", "text", "tspan"}
+
+
+def test_no_other_files() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == set(DRAWINGS)
+
+
+def test_each_is_shown_and_described() -> None:
+    shown = used()
+    assert set(shown) - set(DRAWINGS) == set()
+    assert set(DRAWINGS) - set(shown) == UNUSED
+    for alts in shown.values():
+        assert all(len(alt) > 40 and alt.endswith(".") for alt in alts)
