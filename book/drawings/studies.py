@@ -114,3 +114,76 @@ def endpoint(d: Drawing) -> None:
     d.box(180, 372, 300, 52, "", BLUE)
     d.label(180, 362, "policy", bold=True)
     d.label(180, 382, "many requests in one batch")
+
+
+@drawing(
+    "study-at-a-glance",
+    500,
+    "The study: 500 problems, three kinds of methods, records, grades, three measures",
+)
+def study_at_a_glance(d: Drawing) -> None:
+    d.box(180, 40, 320, 56, "", BLUE)
+    d.label(180, 29, "500 problems, 7 subjects, 5 levels", bold=True)
+    d.label(180, 51, "one policy, one reward model", size=13)
+    kinds = (
+        ("samples,\n64 at once", "majority,\nbest-of-$N$, votes:\nblocks of these"),
+        ("filter and\nvariants", "sweeps, chains\nshare the $N$\nparticles"),
+        ("search by\nscore", "one survivor, or\n$N/4$ survivors,\nor $N/4$ trees"),
+    )
+    ends = ("accuracy\nby $N$ and\nby tokens", "paired\ndifferences,\nall at once")
+    ends += ("scaling\nrates",)
+    for place, (name, note) in enumerate(kinds):
+        x = 66 + 114 * place
+        d.arrow((x, 68), (x, 92))
+        d.box(x, 114, 100, 44, name, GREEN, bold=True)
+        d.label(x, 164, note, size=SMALL)
+        d.arrow((x, 192), (x, 216))
+        d.arrow((x, 370), (x, 394))
+        d.box(x, 430, 100, 70, ends[place], ORANGE)
+    d.box(180, 240, 320, 46, "", BLUE)
+    d.label(180, 230, "records", bold=True)
+    d.label(180, 250, "texts, scores, weights, counted tokens", size=13)
+    d.arrow((180, 263), (180, 286))
+    d.box(180, 328, 320, 82, "", BLUE)
+    d.label(180, 305, "grades: right or wrong", bold=True)
+    d.label(180, 327, "problems × methods × budgets × seeds", size=13)
+    for place, right in enumerate((1, 0, 1, 1, 0, 1, 0, 1, 1, 1)):
+        x = 81 + 22 * place
+        (d.tick if right else d.cross)(x, 351, 5)
+    d.label(180, 484, "who beats whom, at equal cost, and how surely")
+
+
+@drawing(
+    "gsm8k-split",
+    470,
+    "Problems in three parts: to fit probes, to measure them, and to run the filter",
+)
+def gsm8k_split(d: Drawing) -> None:
+    d.box(180, 38, 320, 52, "", BLUE)
+    d.label(180, 28, "policy", bold=True)
+    d.label(180, 48, "Qwen2.5-Coder-0.5B-Instruct on GSM8K", size=13)
+    parts = (
+        ("1,008\nproblems", "4 samples\neach"),
+        ("126\nothers", "16 samples\neach"),
+        ("300\nothers", "$N$ = 16"),
+    )
+    for place, (name, note) in enumerate(parts):
+        x = 66 + 114 * place
+        d.arrow((x, 64), (x, 90))
+        d.box(x, 113, 100, 46, name, GREY, bold=True)
+        d.label(x, 158, note, size=13)
+    d.arrow((66, 180), (66, 206))
+    d.box(66, 240, 100, 68, "probes\nfitted to\noutcomes", GREEN)
+    d.arrow((116, 240), (130, 240))
+    d.arrow((180, 180), (180, 206))
+    d.box(180, 240, 100, 68, "AUC within\nproblem,\ncalibration", ORANGE)
+    d.arrow((66, 274), (66, 306))
+    d.box(66, 340, 100, 68, "the best\non a fifth\nof its 1,008", GREEN)
+    d.arrow((116, 340), (244, 340))
+    d.label(180, 326, "scores steps", size=SMALL)
+    d.arrow((294, 180), (294, 306))
+    d.box(294, 340, 100, 68, "samples\nand a filter", GREEN)
+    d.arrow((294, 374), (294, 402))
+    d.box(
+        232, 426, 224, 46, "votes, best-of-$N$, filter:\nwhich answer is right?", ORANGE
+    )
