@@ -111,33 +111,37 @@ def state_space_graph(d: Drawing) -> None:
 @drawing(
     "importance-sampling",
     402,
-    "Draws from the proposal, weighed by target over proposal",
+    "Draws from the model are weighed, so that they stand for the target",
 )
 def importance_sampling(d: Drawing) -> None:
-    proposal, target = NormalDist(150, 62), NormalDist(222, 34)
+    model, target = NormalDist(150, 62), NormalDist(222, 34)
     base, scale = 176, 128 / target.pdf(222)
 
     def curve(density: NormalDist) -> list[tuple[float, float]]:
         return [(x, base - scale * density.pdf(x)) for x in range(18, 343, 6)]
 
     d.line([(18, base), *curve(target), (342, base)], BLUE, 2.4, fill=TINTS[BLUE])
-    d.line(curve(proposal), ORANGE, 2.6, dash=True)
+    d.line(curve(model), ORANGE, 2.6, dash=True)
     d.line([(18, base), (342, base)], INK, 1.4)
     d.label(262, 48, "target $π$", at="start", size=15)
-    d.label(88, 92, "proposal $q$", at="end", size=15)
-    draws = [proposal.inv_cdf((place + 0.5) / 11) for place in range(11)]
-    ratios = [target.pdf(x) / proposal.pdf(x) for x in draws]
+    d.label(88, 92, "model $M$", at="end", size=15)
+    draws = [model.inv_cdf((place + 0.5) / 11) for place in range(11)]
+    ratios = [target.pdf(x) / model.pdf(x) for x in draws]
     mean = sum(ratios) / len(ratios)
     for x, ratio in zip(draws, ratios, strict=True):
         d.line([(x, base), (x, 206)], LIGHT, 1)
         d.line([(x, 254), (x, 318)], LIGHT, 1)
         d.dot(x, 212, 6, 1)
         d.dot(x, 318, radius(ratio / mean, 8), 0)
-    d.label(18, 240, "drawn from $q$: all alike", at="start", size=14)
-    d.label(18, 362, "weighed by $π / q$: many where $π$ is low", at="start", size=14)
+    d.label(18, 240, "drawn from $M$: all alike", at="start", size=14)
     d.label(
-        18, 380, "count little, few where it is high count much", at="start", size=14
+        18,
+        362,
+        "weighed by $G$, for $π$ is in proportion to $MG$:",
+        at="start",
+        size=14,
     )
+    d.label(18, 380, "many count little, a few count much", at="start", size=14)
 
 
 @drawing(

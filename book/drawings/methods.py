@@ -117,7 +117,7 @@ def tempering_ladder(d: Drawing) -> None:
         (192, "", "τ_2 = 2", 0.5),
         (312, "cold", "τ_1 = 1", 1.0),
     )
-    places = (180, 300, 110)
+    places = (205, 262, 130)
     for rung, (y, name, tau, depth) in enumerate(rungs):
         d.label(16, y - 22, f"${tau}$", at="start", size=15)
         if name:
@@ -127,18 +127,18 @@ def tempering_ladder(d: Drawing) -> None:
         def height(x: float, y: float = y, depth: float = depth) -> float:
             first = exp(-(((x - 130) / 24) ** 2))
             second = 1.15 * exp(-(((x - 290) / 26) ** 2))
-            return y - 24 + 50 * depth * (first + second)
+            return y + 32 - 54 * depth * (first + second)
 
         curve = [(float(x), height(x)) for x in range(90, 341, 5)]
         d.line(curve, INK, 2)
-        x = places[rung] + (20 if rung == 2 else 0)
+        x = places[rung]
         d.dot(x, height(x) - 10, 9, (0, 1, 2)[rung])
     for y in (132, 252):
         d.arrow((200, y - 18), (200, y + 7))
         d.arrow((216, y + 7), (216, y - 18))
         d.label(226, y - 5, "swap?", at="start")
-    d.label(180, 378, "hot: shallow, the chain crosses over;", size=14)
-    d.label(180, 397, "cold: deep, the target that we want", size=14)
+    d.label(180, 378, "hot: the valley is shallow, and easy to cross;", size=14)
+    d.label(180, 397, "cold: it is deep; this is the target we want", size=14)
 
 
 @drawing(
