@@ -174,7 +174,7 @@ BREAKS = [
         "smc.py",
         "reversed(self.steps[:-1]):\n            lines.append",
         "reversed(self.steps[1:]):\n            lines.append",
-        "book/06_particle_filter.ipynb",
+        "book/07_finished_particles.ipynb",
     ),
     (
         "the prompt's share is left out",
