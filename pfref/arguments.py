@@ -106,6 +106,24 @@ def add_models(group: Any) -> None:
         "'{\"enable_thinking\": false}' for Qwen3",
     )
     group.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="of a server that runs --model (vLLM, SGLang, llama.cpp, transformers "
+        "serve), such as http://localhost:8000/v1; only the tokenizer and the settings "
+        "of --model are then read here. A key is taken from PFREF_API_KEY",
+    )
+    group.add_argument(
+        "--endpoint-model", metavar="NAME", help="the model's name there, if not alone"
+    )
+    group.add_argument(
+        "--dialect",
+        choices=["vllm", "sglang", "llama.cpp", "transformers"],
+        help="what serves at --endpoint, if it does not say so itself",
+    )
+    group.add_argument(
+        "--in-flight", type=int, help="requests to --endpoint at once (default: 64)"
+    )
+    group.add_argument(
         "--prm",
         help="process reward model: a shipped name, folder or hub id; or a probe, "
         "which reads --model's own states, as a .safetensors file; or self, which lets "

@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from .answers import boxed
-from .lm import LanguageModel, Proposal
+from .policy import Policy
 from .prm import RewardModel
 from .randomness import generator
+from .settings import Proposal
 from .solution import Solution, choose
 from .solver import in_batches, solve
 
 
 def greedy(
     problems: Sequence[str],
-    lm: LanguageModel,
+    lm: Policy,
     max_tokens: int = 2048,
     system: str | None = None,
 ) -> list[str | None]:
@@ -45,7 +46,7 @@ def greedy(
 
 def independent(
     problems: Sequence[str],
-    lm: LanguageModel,
+    lm: Policy,
     prm: RewardModel,
     samples: int,
     **options: Any,

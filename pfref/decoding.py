@@ -75,6 +75,11 @@ class Decoder:
     def width(self) -> int:
         return len(self.writing)
 
+    @property
+    def calls(self) -> int:
+        """Passes of the model."""
+        return self.cache.calls
+
     def begin(
         self,
         rows: Sequence[int],

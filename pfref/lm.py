@@ -8,7 +8,7 @@ a particle is fed once, on slots that `decoding` keeps.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
@@ -24,7 +24,11 @@ from .paths import Paths
 from .probe import Listener
 from .prompts import chat_ids, end_tokens
 from .settings import Proposal as Proposal
+from .settings import Settings
 from .stepping import match_table
+
+if TYPE_CHECKING:
+    from .server import Endpoint
 
 LOOK = {"cpu": 1}  # tokens between two looks of the host: on a CPU a look is free
 ELSEWHERE = 8
@@ -91,6 +95,13 @@ class LanguageModel:
         model = load_weights(AutoModelForCausalLM, where, best_device(device), dtype)
         return cls(model, load_tokenizer(where), template_args)
 
+    @staticmethod
+    def connect(url: str, tokenizer: str | Path, **options: Any) -> "Endpoint":
+        """The same model behind a server: see `connection.connect`."""
+        from .connection import connect
+
+        return connect(url, tokenizer, **options)
+
     def prompt(self, problem: str, system: str | None = None) -> list[int]:
         """Tokens of the problem as the chat template puts it.
 
@@ -101,6 +112,11 @@ class LanguageModel:
         ids = chat_ids(self.tokenizer, problem, system, self.template_args)
         self.check_room(ids)
         return ids
+
+    def check(self, settings: Settings) -> None:
+        """Raises UserError for settings that this policy cannot follow: there are
+        none.
+        """
 
     def check_room(self, prompt: Sequence[int]) -> None:
         """Raises UserError if the prompt leaves no room for a solution."""
@@ -190,25 +206,11 @@ class LanguageModel:
         done = torch.zeros(paths.shape[0], dtype=torch.bool)
         done[ready] = True
         own = done.repeat_interleave(particles)
-        paths.log_ratio[own], paths.spoke[own] = 0.0, False
-        for row in own.nonzero()[:, 0].tolist():
-            paths.parents[row] = row
         rows = (active & own).nonzero()[:, 0].tolist()
-        if rows:
-            if paths.states is not None:
-                seats = [decoder.slot_of[row] for row in rows]
-                paths.states[rows] = decoder.states[seats]
-            steps = decoder.read(rows)
-            paths.ended[rows] = torch.tensor([step.ended for step in steps])
-            paths.truncated[rows] = torch.tensor([step.truncated for step in steps])
-            ratios = torch.tensor(
-                [step.log_ratio for step in steps], dtype=torch.float64
-            )
-            paths.log_ratio[rows] = ratios
-            paths.log_p[rows] += torch.tensor(
-                [step.log_p for step in steps], dtype=torch.float64
-            )
-            paths.append(rows, [step.tokens for step in steps], self.tokenizer)
+        if rows and paths.states is not None:
+            seats = [decoder.slot_of[row] for row in rows]
+            paths.states[rows] = decoder.states[seats]
+        paths.take(done, rows, decoder.read(rows) if rows else [], self.tokenizer)
         return done
 
     def match_table(self, delimiter: str) -> Tensor:

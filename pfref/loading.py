@@ -22,10 +22,13 @@ OWN_ATTENTION = (
 )
 
 
-def locate(name: str | Path, revision: str | None = None) -> dict[str, Any]:
+def locate(
+    name: str | Path, revision: str | None = None, weights: bool = True
+) -> dict[str, Any]:
     """Arguments for `from_pretrained`: `minimath-small` and its like are shipped.
 
-    `revision` is a branch, tag or commit of a hub id. Raises UserError if there is no
+    Without `weights`, what lies beside them will do. `revision` is a branch, tag or
+    commit of a hub id. Raises UserError if there is no
     model of that name, or none that can be read.
     """
     text, path = str(name), Path(name).expanduser()
@@ -45,13 +48,13 @@ def locate(name: str | Path, revision: str | None = None) -> dict[str, Any]:
             )
         return dict(pretrained_model_name_or_path=str(path.parent), gguf_file=path.name)
     if path.is_dir():
-        return folder_of(path, str(name))
+        return folder_of(path, str(name), weights)
     if not is_hub_id(text):
         raise UserError(
             f"there is no model at {name}; give a model folder, a .gguf file, a hub id "
             "such as Qwen/Qwen2.5-1.5B-Instruct, or minimath-small"
         )
-    return folder_of(Path(download(text, revision)), text)
+    return folder_of(Path(download(text, revision, weights)), text, weights)
 
 
 def is_hub_id(name: str) -> bool:
@@ -65,7 +68,7 @@ def is_hub_id(name: str) -> bool:
     )
 
 
-def folder_of(folder: Path, name: str) -> dict[str, Any]:
+def folder_of(folder: Path, name: str, weights: bool = True) -> dict[str, Any]:
     """The arguments for a folder. Raises UserError if it holds no model to load."""
     adapter = folder / "adapter_config.json"
     if not (folder / "config.json").is_file():
@@ -80,7 +83,7 @@ def folder_of(folder: Path, name: str) -> dict[str, Any]:
             f"{name} is not a model folder: it has no config.json; give the folder "
             "that save_pretrained or a hub download wrote, or a .gguf file by its name"
         )
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         raise UserError(
             f"{name} holds no weights as safetensors, and pfref reads no pickled ones "
             "(.bin); on the hub another revision may hold them (--revision or "
@@ -89,7 +92,7 @@ def folder_of(folder: Path, name: str) -> dict[str, Any]:
     return dict(pretrained_model_name_or_path=str(folder), local_files_only=True)
 
 
-def download(hub_id: str, revision: str | None = None) -> str:
+def download(hub_id: str, revision: str | None = None, weights: bool = True) -> str:
     """The local folder of a hub model, fetched if it is not there yet; without a
     network, the hub's cache.
     """
@@ -100,7 +103,8 @@ def download(hub_id: str, revision: str | None = None) -> str:
         RevisionNotFoundError,
     )
 
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    wanted = ["*.json", "*.txt", "*.model", "*.jinja"]
+    wanted += ["*.safetensors"] if weights else []
     try:
         # One question; the download itself would retry for long.
         HfApi().model_info(hub_id, revision=revision, timeout=HUB_SECONDS)

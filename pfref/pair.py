@@ -6,6 +6,7 @@ from typing import Any
 
 from .errors import UserError
 
+SERVED = ("endpoint_model", "dialect", "in_flight")  # flags of an endpoint
 PROBES = Path(__file__).parent / "probes"
 
 
@@ -18,7 +19,6 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     from .hardware import best_device
-    from .lm import LanguageModel
     from .prm import RewardModel
     from .probe import Probe
 
@@ -40,13 +40,7 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
         )
     if probe_file(judge) and flags["prm_noise"] is not None:
         raise UserError("--prm-noise is for reward models, and not for a probe")
-    lm = LanguageModel.load(
-        flags["model"],
-        flags["device"],
-        flags["dtype"],
-        revision=flags["revision"],
-        template_args=flags["chat_template_args"],
-    )
+    lm: Any = policy(flags)
     if judge == "self":
         prm: Any = RewardModel.judging(lm)
     elif file := probe_file(judge):
@@ -65,6 +59,35 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
 
         prm = NoisyRewardModel(prm, flags["prm_noise"])
     return lm, prm
+
+
+def policy(flags: Mapping[str, Any]) -> Any:
+    """The language model, in this process or behind an endpoint."""
+    from .lm import LanguageModel
+
+    common = dict(revision=flags["revision"], template_args=flags["chat_template_args"])
+    if flags["endpoint"] is None:
+        for name in SERVED:
+            if flags[name] is not None:
+                option = "--" + name.replace("_", "-")
+                raise UserError(f"{option} is for --endpoint; give it, or leave it out")
+        return LanguageModel.load(
+            flags["model"], flags["device"], flags["dtype"], **common
+        )
+    judge = flags["prm"]
+    if judge == "self" or (judge and probe_file(judge)):
+        raise UserError(
+            f"--prm {judge} needs the language model in this process; give a reward "
+            "model of its own, or leave --endpoint out"
+        )
+    return LanguageModel.connect(
+        flags["endpoint"],
+        flags["model"],
+        model=flags["endpoint_model"],
+        dialect=flags["dialect"],
+        in_flight=64 if flags["in_flight"] is None else flags["in_flight"],
+        **common,
+    )
 
 
 def probe_file(name: str) -> Path | None:

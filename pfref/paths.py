@@ -86,6 +86,29 @@ class Paths:
         for name in ("ended", "truncated", "spoke", "log_ratio", "log_p"):
             setattr(self, name, getattr(self, name)[ancestors])
 
+    def take(
+        self,
+        done: Tensor,
+        rows: Sequence[int],
+        steps: Sequence[Written],
+        tokenizer: Any,
+    ) -> None:
+        """The populations `done`, (P,), have completed a step, in which `rows` of them
+        have written `steps`.
+        """
+        own = done.repeat_interleave(self.shape[1])
+        self.log_ratio[own], self.spoke[own] = 0.0, False
+        for row in own.nonzero()[:, 0].tolist():
+            self.parents[row] = row
+        if not rows:
+            return
+        exact = torch.float64
+        self.ended[rows] = torch.tensor([step.ended for step in steps])
+        self.truncated[rows] = torch.tensor([step.truncated for step in steps])
+        self.log_ratio[rows] = torch.tensor([s.log_ratio for s in steps], dtype=exact)
+        self.log_p[rows] += torch.tensor([s.log_p for s in steps], dtype=exact)
+        self.append(rows, [step.tokens for step in steps], tokenizer)
+
     def append(
         self, rows: Sequence[int], steps: Sequence[Sequence[int]], tokenizer: Any
     ) -> None:

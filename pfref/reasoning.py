@@ -19,9 +19,9 @@ from torch.nn.functional import logsigmoid
 
 from .errors import UserError
 from .judgement import AGGREGATIONS, Judgement, Scorer
-from .lm import LanguageModel, Proposal
 from .paths import Paths
-from .settings import Settings, check_choice
+from .policy import Policy
+from .settings import Proposal, Settings, check_choice
 from .smc import FeynmanKac
 from .study.tasks import TASKS, Task
 
@@ -89,7 +89,7 @@ class Reasoning(FeynmanKac[Thoughts]):
 
     def __init__(
         self,
-        lm: LanguageModel,
+        lm: Policy,
         prm: Scorer,
         problems: Sequence[str],
         proposal: Proposal | None = None,

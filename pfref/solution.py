@@ -202,7 +202,7 @@ class Harvest:
             spent = state.paths.generated[first : first + copies]
             self.generated[k] += int(spent.sum())
             self.scored[k] += int(state.judgement.scored[place])
-        self.lm_calls += state.paths.work.cache.calls
+        self.lm_calls += state.paths.work.calls
         self.prm_calls += state.judgement.cache.calls
 
     def solutions(

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from .errors import UserError
 from .judgement import Scorer
-from .lm import LanguageModel
 from .methods import ANSWERS, METHODS, Watch
+from .policy import Policy
 from .randomness import generator, uniforms
 from .reasoning import Reasoning
 from .schedules import schedule
@@ -32,7 +32,7 @@ NONE_LEFT = (
 @overload
 def solve(
     problems: str,
-    lm: LanguageModel,
+    lm: Policy,
     prm: Scorer,
     particles: int = 16,
     **options: Any,
@@ -42,7 +42,7 @@ def solve(
 @overload
 def solve(
     problems: Sequence[str],
-    lm: LanguageModel,
+    lm: Policy,
     prm: Scorer,
     particles: int = 16,
     **options: Any,
@@ -51,7 +51,7 @@ def solve(
 
 def solve(
     problems: str | Sequence[str],
-    lm: LanguageModel,
+    lm: Policy,
     prm: Scorer,
     particles: int = 16,
     *,
@@ -91,6 +91,7 @@ def solve(
     """
     settings = Settings().but(particles=particles, **options)
     schedule(settings.anneal, settings.proposal.max_steps)  # raises now
+    lm.check(settings)
     alone = isinstance(problems, str)
     texts = [problems] if isinstance(problems, str) else list(problems)
     if not all(isinstance(text, str) for text in texts):
@@ -123,7 +124,7 @@ def solve(
 
 def modelled(
     texts: Sequence[str],
-    lm: LanguageModel,
+    lm: Policy,
     prm: Scorer,
     settings: Settings,
     task: Task | None,

@@ -44,6 +44,12 @@ def match_table(tokenizer: Any, vocabulary: int, delimiter: str) -> Tensor:
     return table
 
 
+def closers(table: Tensor) -> list[int]:
+    """Tokens that complete the delimiter of a `match_table` from some state."""
+    last = len(table) - 1
+    return (table[:last] == last).any(0).nonzero()[:, 0].tolist()
+
+
 def complete_state(delimiter: str) -> int:
     """The state in which the delimiter has been seen whole."""
     return 1 + len(delimiter.encode())

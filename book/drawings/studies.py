@@ -130,8 +130,11 @@ def study_at_a_glance(d: Drawing) -> None:
         ("filter and\nvariants", "sweeps, chains\nshare the $N$\nparticles"),
         ("search by\nscore", "one survivor, or\n$N/4$ survivors,\nor $N/4$ trees"),
     )
-    ends = ("accuracy\nby $N$ and\nby tokens", "paired\ndifferences,\nall at once")
-    ends += ("scaling\nrates",)
+    ends = (
+        "accuracy\nby $N$ and\nby tokens",
+        "paired\ndifferences,\nall at once",
+        "scaling\nrates",
+    )
     for place, (name, note) in enumerate(kinds):
         x = 66 + 114 * place
         d.arrow((x, 68), (x, 92))

@@ -46,6 +46,9 @@ def add_study(commands: Any, layout: Any) -> None:
     own.add_argument("--budgets", type=int, nargs="+")
     for name in ("model", "prm", "device", "dtype"):
         own.add_argument(f"--{name}", help="as `pfref solve` has it")
+    for name in ("endpoint", "endpoint-model", "dialect"):
+        own.add_argument(f"--{name}", help="as `pfref solve` has it")
+    own.add_argument("--in-flight", type=int, help="as `pfref solve` has it")
 
     report = commands.add_parser(
         "report",

@@ -8,7 +8,10 @@ from typing import Any
 
 from .recipe import Recipe
 
-OVERRIDES = ("data", "skip", "limit", "seeds", "budgets", "model", "prm", "device")
+OVERRIDES = (
+    *("data", "skip", "limit", "seeds", "budgets", "model", "prm", "device"),
+    *("endpoint", "endpoint_model", "dialect", "in_flight"),
+)
 
 
 def run(a: argparse.Namespace) -> None:
@@ -23,7 +26,7 @@ def run(a: argparse.Namespace) -> None:
     from .experiment import run as run_recipe
 
     given = [a.recipe] + [
-        f"--{name} {shown(value)}"
+        f"--{name.replace('_', '-')} {shown(value)}"
         for name, value in changes.items()
         if value is not None
     ]

@@ -69,9 +69,13 @@ def told(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> str:
 
 
 def bodies(lm: Any, prm: Any) -> list[Any]:
-    """The models, each once: a policy may be its own reward model."""
+    """The models in this process, each once: a policy may be its own reward model."""
     return list(
-        dict.fromkeys(getattr(m, "base_model", m) for m in (lm.model, prm.body))
+        dict.fromkeys(
+            getattr(m, "base_model", m)
+            for m in (lm.model, prm.body)
+            if isinstance(m, torch.nn.Module)
+        )
     )
 
 
@@ -85,7 +89,10 @@ def row_bytes(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> float:
     tokens = GROWTH * limit + longest / at_once(cell)
     # A probe reads while the policy writes, and has no cache of its own.
     cached = [lm.model] if isinstance(prm, Probe) else [lm.model, prm.body]
-    keys = sum(token_bytes(model) for model in cached) * tokens
+    here = [model for model in cached if isinstance(model, torch.nn.Module)]
+    keys = sum(token_bytes(model) for model in here) * tokens
+    if lm.model not in here:  # a server's
+        return keys
     size: int = lm.head.weight.element_size()
     return keys + lm.vocabulary * (2.0 * size + 4)
 

@@ -36,7 +36,7 @@ ONCE = ("greedy",)  # the same for every budget and seed
 OWN = ("label", "budgets", "seeds", "bar")  # of a method, beside options and models
 TOP = ("task", "data", "skip", "limit", "budgets", "seeds", "settings", "method")
 # What changes neither the particles nor their weights. A batch does not in float32.
-OUTSIDE = ("batch", "choose", "device", "prm_device")
+OUTSIDE = ("batch", "choose", "device", "prm_device", "dialect", "in_flight")
 
 
 @cache
@@ -73,6 +73,8 @@ class Cell:
             **asdict(self.settings.proposal),
         }
         what |= dict(proposal=None, task=self.task, data=Path(self.data).name)
+        if self.models.get("endpoint"):  # wherever it is
+            what["endpoint"] = True
         if self.settings.choose == "draw":  # which draw is recorded
             what["draw"] = True
         probe = Path(str(self.models.get("prm")))

@@ -1,0 +1,154 @@
+"""Requests to a server, again where that can help, and errors in one line.
+
+A key comes from the environment and goes into a header, and nowhere else.
+"""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from .errors import UserError
+
+KEY = "PFREF_API_KEY"  # the environment variable that holds a server's key
+AGAIN = (408, 429, 500, 502, 503, 504)  # these answers may be others in a while
+PAUSES = (0.5, 1, 2, 4, 8, 16)  # seconds before each further try
+CONNECT = 10  # seconds for a connection
+
+Read = TypeVar("Read")
+
+
+class Client:
+    """A server at `url`, with or without /v1 at its end.
+
+    in_flight  requests at once, at most
+    patience   seconds for an answer
+    pauses     before each further try of a request that failed for a reason that may
+               pass: no connection, no answer in time, half an answer, 429 and 5xx
+    """
+
+    def __init__(
+        self,
+        url: str,
+        in_flight: int = 64,
+        patience: float = 600,
+        pauses: Sequence[float] = PAUSES,
+    ) -> None:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(
+                f"{shown(url)} is no address of a server; give one such as "
+                "http://localhost:8000/v1"
+            )
+        if parts.username or parts.password or parts.query:
+            raise UserError(
+                f"keep keys out of the address; put yours into the variable {KEY}"
+            )
+        self.root = f"{parts.scheme}://{parts.netloc}" + parts.path.rstrip("/")
+        self.root = self.root.removesuffix("/v1")
+        self.pauses, self.patience = pauses, patience
+        self.key = os.environ.get(KEY, "")
+        self.in_flight, self.retried = 0, 0  # now; all in all
+        self.lock = threading.Lock()
+        self.http = httpx.Client(
+            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+            timeout=httpx.Timeout(patience, connect=CONNECT, pool=None),
+            limits=httpx.Limits(
+                max_connections=in_flight, max_keepalive_connections=in_flight
+            ),
+        )
+
+    def post(
+        self, path: str, body: dict[str, Any], read: Callable[[Any], Read]
+    ) -> Read:
+        """What `read` makes of the answer; it raises KeyError or its kin if that is not
+        what it should be. Raises UserError if all tries fail or the server refuses.
+        """
+        response, found = self.trying(
+            lambda: self.http.post(self.root + path, json=body), read
+        )
+        if response.status_code >= 400:
+            raise UserError(self.refusal(response))
+        return found
+
+    def get(self, path: str) -> Any:
+        """An answer as JSON; None if the server has none at this path."""
+        return self.trying(
+            lambda: self.http.get(self.root + path), lambda found: found
+        )[1]
+
+    def trying(
+        self, send: Callable[[], httpx.Response], read: Callable[[Any], Read]
+    ) -> tuple[httpx.Response, Any]:
+        """A response and what it says; None if it is an error that will stay."""
+        problem = ""
+        for pause in (0.0, *self.pauses):
+            if pause:
+                self.count(retried=1)
+                time.sleep(pause * random.uniform(0.75, 1.25))  # not all together
+            self.count(in_flight=1)
+            try:
+                response = send()
+                if response.status_code in AGAIN:
+                    problem = f"answers {response.status_code} ({self.told(response)})"
+                elif response.status_code >= 400:
+                    return response, None
+                else:
+                    return response, read(response.json())
+            except httpx.TimeoutException:
+                problem = f"does not answer within {self.patience:g} seconds"
+            except httpx.TransportError as error:
+                problem = f"cannot be reached ({self.said(error)})"
+            except (ValueError, KeyError, IndexError, TypeError) as error:
+                problem = f"sends an answer that cannot be read ({self.said(error)})"
+            finally:
+                self.count(in_flight=-1)
+        raise UserError(
+            f"the server at {self.root} {problem}, after {1 + len(self.pauses)} tries; "
+            "what was recorded is safe: see to the server and give the command again"
+        )
+
+    def count(self, in_flight: int = 0, retried: int = 0) -> None:
+        with self.lock:
+            self.in_flight += in_flight
+            self.retried += retried
+
+    def refusal(self, response: httpx.Response) -> str:
+        if response.status_code in (401, 403):
+            return (
+                f"the server at {self.root} wants a key; put it into the variable {KEY}"
+            )
+        return (
+            f"the server at {self.root} refuses with {response.status_code}: "
+            f"{self.told(response)}"
+        )
+
+    def told(self, response: httpx.Response) -> str:
+        """The first line of what a server says of an error, without the key."""
+        try:
+            said = response.json()
+            for name in ("error", "message", "detail"):
+                if isinstance(said, dict) and name in said:
+                    said = said[name]
+        except ValueError:
+            said = response.text
+        return self.said(said)
+
+    def said(self, thing: Any) -> str:
+        text = str(thing).strip() or type(thing).__name__
+        line = text.splitlines()[0][:300]
+        return line.replace(self.key, "***") if self.key else line
+
+
+def as_it_is(found: Any) -> Any:
+    return found
+
+
+def shown(url: str) -> str:
+    """An address without what stands before an @."""
+    return url.rpartition("@")[2]

@@ -1,0 +1,214 @@
+"""How servers are asked for a step: every sampling field spelled out, so that none is
+filled from a server's defaults, and how their answers are read.
+
+A field left out is filled in by the server: vLLM takes a checkpoint's recommended
+values (Qwen2.5-Instruct: top_p 0.8, repetition penalty 1.05), llama.cpp its own (top_k
+40, top_p 0.95, min_p 0.05), transformers top_k 50. Then particles are not drawn from
+the model, and no weight corrects it.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+END, LENGTH, STOP = "end", "length", "stop"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One step of one particle, or the rest of one."""
+
+    model: str
+    ids: list[int]  # the prompt and what was written
+    text: str  # the same, for servers that take no ids
+    tokens: int  # at most
+    seed: int
+    temperature: float
+    stop: list[str]  # the delimiter, or nothing
+    ends: list[int]  # tokens that end a solution
+    closers: list[int]  # tokens that may complete the delimiter
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server wrote: its tokens, or its text where it gives none; and why it
+    stopped: by an end token, at the limit, or otherwise.
+    """
+
+    tokens: list[int] | None
+    text: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a kind of server is spoken to.
+
+    path     after the server's root
+    ids      does it take and give token ids?
+    body     what is posted; reply: what comes back, KeyError if a field is missing
+    promise  what the same seeds give
+    """
+
+    name: str
+    path: str
+    ids: bool
+    body: Callable[[Ask], dict[str, Any]]
+    reply: Callable[[dict[str, Any]], Reply]
+    promise: str
+
+
+ONE_BY_ONE = (
+    "the same seeds give the same particles as long as the server computes the same "
+    "logits, which in a busy server depends on the batch"
+)
+NEUTRAL = dict(top_p=1.0, min_p=0.0, presence_penalty=0.0, frequency_penalty=0.0)
+
+
+def vllm_body(ask: Ask) -> dict[str, Any]:
+    return NEUTRAL | dict(
+        model=ask.model,
+        prompt=ask.ids,
+        max_tokens=ask.tokens,
+        seed=ask.seed,
+        temperature=ask.temperature,
+        top_k=0,
+        repetition_penalty=1.0,
+        n=1,
+        min_tokens=0,
+        ignore_eos=False,
+        stop=ask.stop,
+        stop_token_ids=ask.ends,
+        include_stop_str_in_output=True,
+        add_special_tokens=False,
+        skip_special_tokens=True,
+        return_token_ids=True,
+    )
+
+
+def vllm_reply(answer: dict[str, Any]) -> Reply:
+    choice = answer["choices"][0]
+    why, which = choice["finish_reason"], choice["stop_reason"]
+    if why == "stop":  # at a text, or at an end token, which has its id or nothing
+        why = STOP if isinstance(which, str) else END
+    elif why != "length":
+        raise KeyError(f"finish_reason {why!r}")
+    return Reply(choice["token_ids"], choice["text"], why)
+
+
+def sglang_body(ask: Ask) -> dict[str, Any]:
+    sampling = NEUTRAL | dict(
+        max_new_tokens=ask.tokens,
+        sampling_seed=ask.seed,
+        temperature=ask.temperature,
+        top_k=-1,
+        repetition_penalty=1.0,
+        n=1,
+        min_new_tokens=0,
+        ignore_eos=False,
+        stop=ask.stop,
+        stop_token_ids=ask.ends,
+        no_stop_trim=True,
+        skip_special_tokens=True,
+    )
+    return dict(input_ids=ask.ids, sampling_params=sampling)
+
+
+def sglang_reply(answer: dict[str, Any]) -> Reply:
+    finish = answer["meta_info"]["finish_reason"]
+    why = finish["type"]
+    if why == "stop":
+        why = STOP if isinstance(finish["matched"], str) else END
+    elif why != "length":
+        raise KeyError(f"finish_reason {why!r}")
+    return Reply(answer["output_ids"], answer["text"], why)
+
+
+def llama_body(ask: Ask) -> dict[str, Any]:
+    return NEUTRAL | dict(
+        prompt=ask.ids,
+        n_predict=ask.tokens,
+        seed=ask.seed,
+        temperature=ask.temperature,
+        samplers=["temperature"],
+        top_k=0,
+        typical_p=1.0,
+        top_n_sigma=-1.0,
+        repeat_penalty=1.0,
+        dry_multiplier=0.0,
+        xtc_probability=0.0,
+        dynatemp_range=0.0,
+        mirostat=0,
+        ignore_eos=False,
+        logit_bias=[],
+        stop=ask.stop,
+        return_tokens=True,
+        cache_prompt=True,
+    )
+
+
+def llama_reply(answer: dict[str, Any]) -> Reply:
+    why = {"eos": END, "limit": LENGTH, "word": STOP}[answer["stop_type"]]
+    if answer.get("truncated"):
+        raise KeyError("a context that is long enough: the server cut the prompt")
+    return Reply(answer["tokens"], answer["content"], why)
+
+
+def transformers_body(ask: Ask) -> dict[str, Any]:
+    """Its stop texts fail with many tokenizers, so it stops at every token that may
+    complete the delimiter; if it did not, another request goes on.
+    """
+    sampling = dict(
+        do_sample=ask.temperature > 0,
+        top_k=0,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        max_new_tokens=ask.tokens,
+        eos_token_id=ask.ends + ask.closers,
+        pad_token_id=ask.ends[0],
+    )
+    if ask.temperature > 0:
+        sampling["temperature"] = ask.temperature
+    return dict(
+        model=ask.model,
+        prompt=ask.text,
+        seed=ask.seed,
+        max_tokens=ask.tokens,
+        generation_config=json.dumps(sampling),
+    )
+
+
+def transformers_reply(answer: dict[str, Any]) -> Reply:
+    """It does not say at which token it stopped: the text tells."""
+    choice = answer["choices"][0]
+    why = LENGTH if choice["finish_reason"] == "length" else STOP
+    return Reply(None, choice["text"], why)
+
+
+DIALECTS = {
+    dialect.name: dialect
+    for dialect in (
+        Dialect("vllm", "/v1/completions", True, vllm_body, vllm_reply, ONE_BY_ONE),
+        Dialect(
+            "sglang",
+            "/generate",
+            True,
+            sglang_body,
+            sglang_reply,
+            "seeds count only if the server runs with --enable-deterministic-inference",
+        ),
+        Dialect("llama.cpp", "/completion", True, llama_body, llama_reply, ONE_BY_ONE),
+        Dialect(
+            "transformers",
+            "/v1/completions",
+            False,
+            transformers_body,
+            transformers_reply,
+            "seeds are the server's one seed, so only requests one by one "
+            "(--in-flight 1) repeat; texts are tokenised anew at every step",
+        ),
+    )
+}
+
+OWNERS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}

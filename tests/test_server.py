@@ -1,0 +1,319 @@
+"""A policy behind an endpoint: the distribution is that of the model in this process,
+whatever the server's defaults; and every fault is a retry or one clear line.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from pfref import client, connection, dialects, server, solve
+from pfref.__main__ import main
+from pfref.errors import UserError
+from pfref.randomness import generator, generators
+from pfref.reasoning import Reasoning
+from pfref.smc import ParticleFilter
+from tests.enumerable import (
+    DELIMITER,
+    END,
+    PROBLEM,
+    PROPOSAL,
+    enumerate_paths,
+    log_target,
+    world,
+)
+from tests.served import Served
+
+KINDS = ("vllm", "sglang", "llama.cpp")
+
+
+def endpoint(
+    served: Served, kind: str = "", in_flight: int = 4, **changes: Any
+) -> server.Endpoint:
+    """The world's language model behind `served`, which fails at once."""
+    lm, _ = world()
+    dialect = dataclasses.replace(dialects.DIALECTS[kind or served.kind], **changes)
+    return server.Endpoint(
+        client.Client(served.url, in_flight, patience=5, pauses=(0.01, 0.01, 0.01)),
+        dialect,
+        "tiny",
+        lm.tokenizer,
+        sorted(lm.end_tokens),
+        lm.context,
+        lm.vocabulary,
+        in_flight=in_flight,
+    )
+
+
+@pytest.fixture(params=KINDS)
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    with Served(request.param, world()[0]) as running:
+        yield running
+
+
+def evidence(policy: Any, populations: int, particles: int = 6) -> torch.Tensor:
+    """The filter's estimate in each of P populations."""
+    model = Reasoning(policy, world()[1], [PROBLEM] * populations, PROPOSAL, "score")
+    run = ParticleFilter(model, particles, generators(7, populations))
+    for _ in run:
+        pass
+    return run.last.log_evidence.exp()
+
+
+def exact() -> float:
+    lm, prm = world()
+    return sum(math.exp(log_target(path, "score")) for path in enumerate_paths(lm, prm))
+
+
+def off(z: torch.Tensor) -> float:
+    """Standard errors between the mean and the exact evidence."""
+    return abs(float(z.mean()) - exact()) / float(z.std() / len(z) ** 0.5)
+
+
+def test_evidence_through_each_dialect(served: Served) -> None:
+    assert off(evidence(endpoint(served), 60)) < 3
+    for body in served.bodies:
+        ids = body.get("input_ids", body.get("prompt"))
+        assert isinstance(ids, list)  # and no text, which would be tokenised anew
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_fills_in_what_is_left_out(kind: str) -> None:
+    """The test above can fail: without the neutral fields it does."""
+    full = dialects.DIALECTS[kind].body
+    neutral = ("temperature", "top_k", "samplers")
+
+    def bare(ask: dialects.Ask) -> dict[str, Any]:
+        body = full(ask)
+        own = body.get("sampling_params", body)
+        for name in neutral:
+            own.pop(name, None)
+        return body
+
+    with Served(kind, world()[0]) as running:
+        assert off(evidence(endpoint(running, body=bare), 60)) > 6
+
+
+def test_posterior_is_approached_as_n_grows() -> None:
+    """Through `solve`, as users call it."""
+    lm, prm = world()
+    target = {
+        sum(path.steps, ()): math.exp(log_target(path, "score"))
+        for path in enumerate_paths(lm, prm)
+    }
+    z = sum(target.values())
+
+    def distance(policy: Any, n: int, seed: int) -> float:
+        model = Reasoning(policy, prm, [PROBLEM], PROPOSAL, "score")
+        run = ParticleFilter(model, n, [generator(seed)])
+        for _ in run:
+            pass
+        found: dict[tuple[int, ...], float] = {}
+        paths = run.last.state.paths
+        for tokens, w in zip(paths.tokens, run.last.weights[0].tolist(), strict=True):
+            found[tokens] = found.get(tokens, 0.0) + w
+        assert {tokens for tokens, w in found.items() if w > 0} <= set(target)
+        return sum(abs(found.get(t, 0.0) - p / z) for t, p in target.items()) / 2
+
+    with Served("vllm", lm) as running:
+        policy = endpoint(running)
+        few = sum(distance(policy, 8, seed) for seed in range(4)) / 4
+        many = sum(distance(policy, 128, seed) for seed in range(4)) / 4
+        assert many < few / 2
+        found = solve(PROBLEM, policy, prm, 8, potential="score", proposal=PROPOSAL)
+        assert found.log_evidence is not None and len(found.particles) == 8
+
+
+def test_one_seed_a_request_and_the_same_particles_again(served: Served) -> None:
+    _, prm = world()
+
+    def texts(in_flight: int, problems: list[str]) -> list[str]:
+        policy = endpoint(served, in_flight=in_flight)
+        found = solve(problems, policy, prm, 6, seed=5, proposal=PROPOSAL)
+        return [p.text for p in found[0].particles]
+
+    alone = texts(1, [PROBLEM])
+    seeds = [body.get("sampling_params", body) for body in served.bodies]
+    drawn = [own.get("sampling_seed", own.get("seed")) for own in seeds]
+    assert len(set(drawn)) == len(drawn)
+    assert texts(4, [PROBLEM]) == alone
+    assert texts(4, [PROBLEM, "baab", "aabb"]) == alone
+
+
+def step(policy: server.Endpoint, ids: list[int], room: int = 7, **changes: Any) -> Any:
+    proposal = dataclasses.replace(PROPOSAL, **changes)
+    paths = policy.start([ids], 1, proposal)
+    return policy.step(paths.work, ids, policy.text_of(ids), room, seed=3)
+
+
+def test_steps_end_as_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server writes is cut by the delimiter's automaton, not at its word."""
+    lm, _ = world()
+    A, B = 2, 3
+    with Served("vllm", lm) as running:
+        policy = endpoint(running)
+        written: list[list[int]] = []
+
+        def write(ids: list[int], a: dict[str, Any]) -> tuple[list[int], str, Any]:
+            tokens = written.pop(0)
+            ended = tokens[-1:] == [END]
+            word = "\n\n" if DELIMITER in tokens else None
+            cut = len(tokens) >= a["limit"] and not ended
+            return tokens, "end" if ended else "length" if cut else "word", word
+
+        monkeypatch.setattr(running, "write", write)
+        for pieces, wanted, ended, truncated in (
+            ([[A, DELIMITER]], [A, DELIMITER], False, False),
+            ([[DELIMITER], [A, DELIMITER]], [DELIMITER, A, DELIMITER], False, False),
+            ([[DELIMITER], [DELIMITER], [A]], [DELIMITER, DELIMITER, A], False, True),
+            ([[A, END]], [A, END], True, False),
+            ([[END]], [END], True, False),
+            ([[A, B, A]], [A, B, A], False, True),  # a step's limit is 3
+            ([[A, DELIMITER, B]], [A, DELIMITER], False, False),  # it went too far
+        ):
+            written[:] = [list(piece) for piece in pieces]
+            found = step(policy, lm.prompt(PROBLEM))
+            assert (found.tokens, found.ended, found.truncated) == (
+                wanted,
+                ended,
+                truncated,
+            )
+            assert not written
+        written[:] = [[A, DELIMITER]]
+        assert step(policy, lm.prompt(PROBLEM), room=2).truncated
+        written[:] = [[A, B]]
+        fixed = step(policy, lm.prompt(PROBLEM), step_tokens=2)
+        assert fixed.tokens == [A, B] and not fixed.truncated
+
+
+def test_forced_tokens_are_not_asked_for() -> None:
+    """As particle Gibbs holds its reference."""
+    lm, prm = world()
+    with Served("vllm", lm) as running:
+        policy = endpoint(running)
+        found = solve(
+            PROBLEM, policy, prm, 16, method="gibbs", sweeps=2, proposal=PROPOSAL
+        )
+        asked = len(running.bodies)
+        assert found.cost.lm_calls == asked
+        assert found.particles
+
+
+@pytest.mark.parametrize("fault", [429, 503, 500, "cut", "empty"])
+def test_what_may_pass_is_tried_again(fault: Any) -> None:
+    lm, prm = world()
+    with Served("vllm", lm) as running:
+        calm = solve(PROBLEM, endpoint(running), prm, 4, seed=1, proposal=PROPOSAL)
+        running.faults = [fault, None, fault, fault]
+        policy = endpoint(running)
+        found = solve(PROBLEM, policy, prm, 4, seed=1, proposal=PROPOSAL)
+        assert policy.client.retried == 3
+        assert [p.text for p in found.particles] == [p.text for p in calm.particles]
+
+
+@pytest.mark.parametrize(
+    ("faults", "wanted"),
+    [
+        ([503] * 99, "answers 503"),
+        (["empty"] * 99, "cannot be read"),
+        ([400] * 99, "refuses with 400: no, "),
+        ([404] * 99, "refuses with 404"),
+        ([401] * 99, "wants a key"),
+        (["slow"] * 99, "does not answer within"),
+    ],
+)
+def test_what_stays_is_one_line(faults: list[Any], wanted: str) -> None:
+    lm, prm = world()
+    with Served("vllm", lm, slow=0.6) as running:
+        running.faults = faults
+        policy = endpoint(running)
+        policy.client.http.timeout = 0.2
+        with pytest.raises(UserError) as caught:
+            solve(PROBLEM, policy, prm, 2, proposal=PROPOSAL)
+    said = str(caught.value)
+    assert wanted in said and "\n" not in said
+
+
+def test_nobody_there_is_one_line() -> None:
+    with pytest.raises(UserError, match="cannot be reached"):
+        client.Client("localhost:9", pauses=(0.01,)).get("/v1/models")
+
+
+def test_a_key_is_sent_and_never_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(client.KEY, "sk-secret")
+    lm, prm = world()
+    with Served("vllm", lm) as running:
+        running.faults = [400]
+        with pytest.raises(UserError) as caught:
+            solve(PROBLEM, endpoint(running), prm, 2, proposal=PROPOSAL)
+        assert running.headers[0]["Authorization"] == "Bearer sk-secret"
+    assert "***" in str(caught.value) and "secret" not in str(caught.value)
+    for url in ("http://me:sk-secret@host/v1", "http://host/v1?key=sk-secret"):
+        with pytest.raises(UserError) as caught:
+            client.Client(url)
+        assert "secret" not in str(caught.value)
+
+
+def test_what_a_server_cannot_do_is_refused() -> None:
+    lm, prm = world()
+    with Served("vllm", lm) as running:
+        policy = endpoint(running)
+        for options in (
+            dict(choose="confidence"),
+            dict(proposal=dataclasses.replace(PROPOSAL, target_power=2.0)),
+            dict(proposal=dataclasses.replace(PROPOSAL, target_temperature=2.0)),
+        ):
+            with pytest.raises(UserError, match="endpoint"):
+                solve(PROBLEM, policy, prm, 2, **options)
+        with pytest.raises(UserError, match="endpoint"):
+            policy.listen([1])
+
+
+def test_which_server_it_is(
+    served: Served, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, _ = world()
+    lm.model.config.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    found = connection.connect(served.url, tmp_path)
+    assert (found.dialect.name, found.model, found.context) == (served.kind, "tiny", 64)
+    assert found.ends == sorted(lm.end_tokens)
+    with pytest.raises(UserError, match="no model 'other'; it serves tiny"):
+        connection.connect(served.url, tmp_path, model="other")
+    with pytest.raises(UserError, match="a dialect is one of"):
+        connection.connect(served.url, tmp_path, dialect="ollama")
+    monkeypatch.setattr(served, "kind", "another")
+    with pytest.raises(UserError, match="--dialect names it"):
+        connection.connect(served.url, tmp_path)
+
+
+def test_flags_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, wanted in (
+        (["--dialect", "vllm"], "--dialect is for --endpoint"),
+        (["--endpoint", "localhost:9", "--prm", "self"], "needs the language model"),
+        (["--endpoint", "ftp://x"], "no address of a server"),
+    ):
+        assert main(["solve", "Compute 1+2.", *flags]) == 2
+        assert wanted in capsys.readouterr().err
+
+
+def test_settings_are_neutral_in_every_dialect() -> None:
+    """No field that a server may fill in is left out."""
+    ask = dialects.Ask("m", [1], "t", 5, 3, 0.8, ["\n\n"], [0], [1])
+    wanted = {
+        "vllm": "temperature top_p top_k min_p repetition_penalty presence_penalty "
+        "frequency_penalty seed n stop stop_token_ids ignore_eos min_tokens",
+        "sglang": "temperature top_p top_k min_p repetition_penalty presence_penalty "
+        "frequency_penalty sampling_seed n stop stop_token_ids ignore_eos",
+        "llama.cpp": "temperature top_p top_k min_p typical_p repeat_penalty samplers "
+        "presence_penalty frequency_penalty dry_multiplier xtc_probability mirostat",
+        "transformers": "generation_config seed max_tokens",
+    }
+    for name, fields in wanted.items():
+        body = dialects.DIALECTS[name].body(ask)
+        assert set(fields.split()) <= set(body.get("sampling_params", body))
