@@ -157,14 +157,15 @@ def llama_reply(answer: dict[str, Any]) -> Reply:
 
 def transformers_body(ask: Ask) -> dict[str, Any]:
     """Its stop texts fail with many tokenizers, so it stops at every token that may
-    complete the delimiter; if it did not, another request goes on.
+    complete the delimiter; if it did not, another request goes on. At its limit it
+    says "length" even of an end token, so the limit is one token further.
     """
     sampling = dict(
         do_sample=ask.temperature > 0,
         top_k=0,
         top_p=1.0,
         repetition_penalty=1.0,
-        max_new_tokens=ask.tokens,
+        max_new_tokens=ask.tokens + 1,
         eos_token_id=ask.ends + ask.closers,
         pad_token_id=ask.ends[0],
     )
@@ -174,7 +175,7 @@ def transformers_body(ask: Ask) -> dict[str, Any]:
         model=ask.model,
         prompt=ask.text,
         seed=ask.seed,
-        max_tokens=ask.tokens,
+        max_tokens=ask.tokens + 1,
         generation_config=json.dumps(sampling),
     )
 

@@ -241,7 +241,7 @@ class Endpoint:
                 self.dialect.path, self.dialect.body(ask), self.dialect.reply
             )
             new = self.tokens_of(flight, reply)
-            tokens, text = tokens + new, text + reply.text
+            tokens, text = (tokens + new)[:limit], text + reply.text
             step, complete = self.first_step(flight, tokens)
             if complete or reply.why == LENGTH or len(tokens) >= limit:
                 return self.written(flight, step, room)

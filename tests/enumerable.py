@@ -48,24 +48,24 @@ def tokenizer_of(*extra: str) -> PreTrainedTokenizerFast:
 
 
 @lru_cache
-def world(seed: int = 3) -> tuple[LanguageModel, RewardModel]:
+def world(seed: int = 3, width: int = 16) -> tuple[LanguageModel, RewardModel]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sizes = dict(
-            hidden_size=16,
+            hidden_size=width,
             intermediate_size=32,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=64,
-            initializer_range=0.3,
+            initializer_range=0.3 if width == 16 else 0.12,
         )
         lm = LlamaForCausalLM(
             LlamaConfig(vocab_size=4, eos_token_id=END, bos_token_id=None, **sizes)
         )
-        body, head = Qwen2Model(Qwen2Config(vocab_size=5, **sizes)), new_head(16)
+        body, head = Qwen2Model(Qwen2Config(vocab_size=5, **sizes)), new_head(width)
         for p in head.parameters():
-            nn.init.normal_(p, std=0.4)
+            nn.init.normal_(p, std=0.4 if width == 16 else 0.05)
     return (
         LanguageModel(lm.eval().requires_grad_(False), tokenizer_of()),
         RewardModel(

@@ -4,6 +4,7 @@ serve where its requirements are installed, and vLLM where PFREF_VLLM is its com
 
 import importlib.util
 import json
+import math
 import os
 import socket
 import subprocess
@@ -21,9 +22,15 @@ from pfref.randomness import generators
 from pfref.reasoning import Reasoning
 from pfref.server import Endpoint
 from pfref.smc import particle_filter
-from tests.enumerable import PROBLEM, PROPOSAL, world
-from tests.test_server import off
+from tests.enumerable import (
+    PROBLEM,
+    PROPOSAL,
+    enumerate_paths,
+    log_target,
+    world,
+)
 
+WIDTH = 128  # heads of 32: vLLM's kernels take none of 4
 SERVE = "from transformers.cli.transformers import main; main()"
 NEEDED = ("fastapi", "uvicorn", "openai")
 HAVE = {
@@ -64,7 +71,7 @@ def live(
     are not neutral: its kind, address and folder.
     """
     folder = tmp_path_factory.mktemp("tiny")
-    lm, _ = world()
+    lm, _ = world(3, WIDTH)
     lm.model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
     advice = dict(top_k=2, top_p=0.7, repetition_penalty=1.5, do_sample=True)
@@ -92,8 +99,17 @@ def live(
         process.wait(20)
 
 
+def off(z: Any) -> float:
+    """Standard errors between the mean and the exact evidence."""
+    lm, prm = world(3, WIDTH)
+    exact = sum(math.exp(log_target(p, "score")) for p in enumerate_paths(lm, prm))
+    return abs(float(z.mean()) - exact) / float(z.std() / len(z) ** 0.5)
+
+
 def evidence(policy: Endpoint, populations: int, particles: int) -> Any:
-    model = Reasoning(policy, world()[1], [PROBLEM] * populations, PROPOSAL, "score")
+    model = Reasoning(
+        policy, world(3, WIDTH)[1], [PROBLEM] * populations, PROPOSAL, "score"
+    )
     return particle_filter(model, particles, generators(3, populations)).last
 
 
