@@ -37,7 +37,7 @@ class Client:
         url: str,
         in_flight: int = 64,
         patience: float = 600,
-        pauses: Sequence[float] = PAUSES,
+        pauses: Sequence[float] | None = None,
     ) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -51,7 +51,8 @@ class Client:
             )
         self.root = f"{parts.scheme}://{parts.netloc}" + parts.path.rstrip("/")
         self.root = self.root.removesuffix("/v1")
-        self.pauses, self.patience = pauses, patience
+        self.pauses = PAUSES if pauses is None else pauses
+        self.patience = patience
         self.key = os.environ.get(KEY, "")
         self.in_flight, self.retried = 0, 0  # now; all in all
         self.lock = threading.Lock()

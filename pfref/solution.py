@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .answers import vote
+from .paths import Paths
 from .reasoning import Reasoning, Thoughts
 from .resampling import inverse_cdf, multinomial
 from .smc import ParticleFilter
@@ -40,7 +41,7 @@ class Particle:
     reward: float  # log-odds of the whole solution
     finished: bool
     tokens: int = 0  # generated on its path
-    confidence: float = 0.0  # mean log probability of these under the proposal
+    confidence: float | None = 0.0  # mean log probability of these; None if untold
 
     @property
     def text(self) -> str:
@@ -111,7 +112,7 @@ VOTES: dict[str, Callable[[Particle], float]] = {
     "vote": lambda p: p.weight,
     "weighted": lambda p: 1 / (1 + math.exp(-p.reward)) if p.reward > -700 else 0.0,
     "majority": lambda p: 1.0,
-    "confidence": lambda p: math.exp(p.confidence),
+    "confidence": lambda p: math.exp(p.confidence or 0.0),
 }
 
 
@@ -257,10 +258,16 @@ def members(run: ParticleFilter[Thoughts], model: Reasoning, p: int) -> list[Par
             reward=rewards[k],
             finished=bool(state.finished[row]),
             tokens=len(paths.tokens[row]),
-            confidence=float(paths.log_p[row]) / max(1, len(paths.tokens[row])),
+            confidence=told(paths, row),
         )
         for k, row in enumerate(rows)
     ]
+
+
+def told(paths: Paths, row: int) -> float | None:
+    """A row's mean log probability a token; a policy elsewhere may not tell."""
+    mean = float(paths.log_p[row]) / max(1, len(paths.tokens[row]))
+    return None if math.isnan(mean) else mean
 
 
 def trace(run: ParticleFilter[Thoughts], p: int) -> Trace:

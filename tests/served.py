@@ -31,6 +31,7 @@ class Served:
     def __init__(self, kind: str, lm: LanguageModel, slow: float = 0.0) -> None:
         self.kind, self.lm, self.slow = kind, lm, slow
         self.faults: list[Any] = []
+        self.dead_after: int | None = None  # so many requests
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.known: dict[tuple[int, ...], torch.Tensor] = {}
@@ -128,6 +129,11 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int):
             said = f"no, {self.headers.get('Authorization')}\nsecond line"
             return self.say({"error": {"message": said}}, fault)
+        if s.dead_after is not None:
+            s.dead_after -= 1
+            if s.dead_after < 0:  # as if it were killed: no answer, no connection
+                self.close_connection = True
+                return
         if fault == "slow":
             time.sleep(s.slow)
         with s.lock:

@@ -26,7 +26,7 @@ def run(a: argparse.Namespace) -> None:
     from .experiment import run as run_recipe
 
     given = [a.recipe] + [
-        f"--{name.replace('_', '-')} {shown(value)}"
+        f"--{name.replace('_', '-')} {'URL' if name == 'endpoint' else shown(value)}"
         for name, value in changes.items()
         if value is not None
     ]

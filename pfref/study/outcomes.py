@@ -137,7 +137,7 @@ def one_batch(
             answer=p.answer,
             finished=p.finished,
             tokens=p.tokens,
-            confidence=round(p.confidence, 4),
+            confidence=round(p.confidence or 0.0, 4),
         )
         for k, particles in zip(part, found.particles, strict=True)
         for p in particles

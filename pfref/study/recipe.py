@@ -95,7 +95,11 @@ class Cell:
             bar=self.bar,
             task=self.task,
             data=self.data,
-            models={k: v for k, v in self.models.items() if v is not None},
+            models={
+                k: "served" if k == "endpoint" else v  # where is nobody's business
+                for k, v in self.models.items()
+                if v is not None
+            },
             settings=asdict(self.settings),
         )
 

@@ -1,0 +1,94 @@
+"""A study whose policy is behind an endpoint: what dies with the server is done again,
+and nothing else.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfref import client
+from pfref.__main__ import main
+from pfref.lm import LanguageModel
+from tests.served import Served
+
+RECIPE = """
+task = "minimath"
+data = "minimath500"
+limit = 5
+model = "minimath-small"
+prm = "minimath-prm"
+budgets = [4]
+seeds = [0]
+
+[settings]
+temperature = 0.8
+batch = 8
+
+[[method]]
+label = "filter"
+method = "filter"
+
+[[method]]
+label = "greedy search"
+method = "greedy-search"
+"""
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Served]:
+    with Served("vllm", LanguageModel.load("minimath-small", "cpu")) as served:
+        yield served
+
+
+def runs(folder: Path) -> dict[tuple[str, str], Any]:
+    """Each run by cell and problem, without what depends on its batch; none twice."""
+    found: dict[tuple[str, str], Any] = {}
+    for line in (folder / "records.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        steps = record.get("steps", [])
+        paths = [
+            ["".join(steps[k] for k in path[0]), *path[1:]]
+            for path in record.get("paths", [])
+        ]
+        for run in record.get("runs", []):
+            key = (run.pop("key"), record["id"])
+            assert key not in found
+            run.pop("batch")
+            found[key] = run | {"particles": [paths[k] for k in run["particles"]]}
+    return found
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_twenty_times(
+    running: Served,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(client, "PAUSES", (0.01, 0.01))
+    monkeypatch.setenv(client.KEY, "sk-secret")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+
+    def run(folder: str, deaths: int | None) -> int:
+        running.dead_after = deaths
+        out = ["--out", str(tmp_path / folder), "--quiet", "--in-flight", "4"]
+        return main(["run", str(recipe), "--endpoint", running.url, *out])
+
+    assert run("whole", None) == 0
+    moments = random.Random(0)
+    codes = [run("died", moments.randrange(2, 60)) for _ in range(20)]
+    assert 2 in codes
+    said = capsys.readouterr().err.splitlines()
+    lines = [line for line in said if "cannot be reached" in line]
+    assert len(lines) == codes.count(2)
+    assert run("died", None) == 0
+    assert runs(tmp_path / "died") == runs(tmp_path / "whole")
+    for folder in ("died", "whole"):
+        text = (tmp_path / folder / "records.jsonl").read_text()
+        assert "secret" not in text and "127.0.0.1" not in text
+    assert "secret" not in "".join(said)
