@@ -7,7 +7,7 @@ CHAPTERS := $(wildcard book/*.ipynb)
 PYTEST := TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format nbval book execute lab clean
+.PHONY: help demo test check lint format nbval book pages execute lab clean
 
 help:
 	@echo "make demo    solve 200 problems with the shipped models: greedy, best-of-16, greedy search, a filter"
@@ -15,6 +15,7 @@ help:
 	@echo "make check   the quick tests, the linter, the formatter's and the types' complaints"
 	@echo "make format  bring all code into the one format"
 	@echo "make book    build the book into _build/html"
+	@echo "make pages   write the map of the package and the front page's tables anew, from the code"
 	@echo "make lab     open the chapters in JupyterLab"
 	@echo "make execute run the chapters and store what they print"
 	@echo "make clean   remove what the other targets made, .venv included"
@@ -56,6 +57,11 @@ nbval: .venv/.installed
 # --all: an unchanged page would keep its warnings to itself.
 book: .venv/.installed
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
+
+# What the code says about itself: book/map.md and the tables of book/index.md.
+pages: .venv/.installed
+	$(BIN)/python -m tests.package_map
+	$(BIN)/python -m tests.front_page
 
 # After a change of the package: run the chapters and store what they print. CHAPTERS=book/05_resampling.ipynb for one.
 execute: .venv/.installed

@@ -12,6 +12,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -357,6 +358,7 @@ def named(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
                     yield name.id, node
 
 
+@cache
 def package_definitions() -> dict[str, list[tuple[Path, ast.stmt]]]:
     """Every top-level definition of pfref by its name, with the file that holds it."""
     found: dict[str, list[tuple[Path, ast.stmt]]] = {}
