@@ -7,7 +7,7 @@ CHAPTERS := $(wildcard book/*.ipynb)
 PYTEST := TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format nbval book pages execute lab clean
+.PHONY: help demo test check lint format nbval book pages execute lab site-check pdf card slides clean
 
 help:
 	@echo "make demo    solve 200 problems with the shipped models: greedy, best-of-16, greedy search, a filter"
@@ -16,7 +16,10 @@ help:
 	@echo "make format  bring all code into the one format"
 	@echo "make book    build the book into _build/html"
 	@echo "make pages   write the map of the package and the front page's tables anew, from the code"
-	@echo "make lab     open the chapters in JupyterLab"
+	@echo "make lab     open the book in JupyterLab, at its front page"
+	@echo "make site-check  open every built page in Chromium: accessibility, links, formulas, console"
+	@echo "make pdf     print the built book into _build/pdf/pfref.pdf"
+	@echo "make slides  slides for a talk of an hour, into _build/slides/talk.html"
 	@echo "make execute run the chapters and store what they print"
 	@echo "make clean   remove what the other targets made, .venv included"
 	@echo "The first of them installs everything into .venv, with $(PYTHON) (PYTHON=python3.12 picks another)."
@@ -49,6 +52,7 @@ test: .venv/.installed lint
 	$(PYTEST) tests
 	$(MAKE) nbval
 	$(MAKE) book
+	@if $(BROWSER); then $(MAKE) site-check; else echo "site-check is left out: it needs Chromium, Node, and npm ci --prefix site"; fi
 
 # Every cell of every chapter is run again and must print what the page shows.
 nbval: .venv/.installed
@@ -69,8 +73,28 @@ execute: .venv/.installed
 	$(BIN)/python -m tests.tidy_notebooks $(CHAPTERS)
 
 lab: .venv/.installed
-	$(BIN)/jupyter lab --notebook-dir=book
+	$(BIN)/jupyter lab --notebook-dir=book "--LabApp.default_url=/lab/tree/index.md?factory=Markdown%20Preview"
+
+# What follows needs Node and Chromium (CHROMIUM=path names another), and a built book.
+BROWSER := node -e 'import("./site/browser.mjs").then((b) => process.exit(b.executable() ? 0 : 1), () => process.exit(1))' 2>/dev/null
+
+site/node_modules: site/package-lock.json
+	npm ci --prefix site --no-audit --no-fund
+	@touch $@
+
+site-check: site/node_modules
+	node site/check.mjs _build/html
+
+pdf: site/node_modules
+	node site/pdf.mjs _build/html _build/pdf/pfref.pdf
+
+card: .venv/.installed site/node_modules
+	$(BIN)/python -m book.drawings.badges
+	node site/card.mjs
+
+slides: .venv/.installed
+	$(BIN)/python -m book.slides _build/slides/talk.html
 
 clean:
-	rm -rf _build .venv build pfref.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf _build site/node_modules .venv build pfref.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find book pfref tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,168 @@
+"""The step after the build, and what is made of the book: slides, icon and card.
+
+`make site-check` looks at the built pages themselves, in a browser.
+"""
+
+import importlib.util
+import json
+import re
+from types import ModuleType
+
+import pytest
+import yaml
+
+from book.drawings import badges
+from book.slides import __main__ as slides
+from tests.book_checks import BOOK, ROOT
+
+STATIC = BOOK / "_static"
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+
+
+def extension() -> ModuleType:
+    path = BOOK / "_ext" / "finish_pages.py"
+    spec = importlib.util.spec_from_file_location("finish_pages", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+pages = extension()
+PARAGRAPH = "A model solves more problems when it may try more often. " * 5
+PAGE = f"""<html><head><meta name="viewport" content="x" />
+<title>A page &#8212; a book</title>
+<link rel="stylesheet" href="_static/sphinx-thebe.css?v=1" />
+<link rel="stylesheet" href="_static/sphinx-design.min.css?v=1" />
+<script>const THEBE_JS_URL = "https://unpkg.com/x"; const y = 1</script>
+<script src="_static/searchtools.js"></script><script src="searchindex.js"></script>
+<script data-x="sphinx-design-tab-id-" src="_static/design-tabs.js?v=1"></script>
+</head><body><div id="pst-primary-sidebar" class="bd-sidebar">
+<button class="btn search-button-field x" aria-label="Search">Search Ctrl+K</button>
+<i class="fab fa-github"></i></div><article class="bd-article">
+<summary aria-label="Toggle hidden content">
+<p><strong>Time and seeds.</strong> {PARAGRAPH}</p><p>{PARAGRAPH}</p>
+<dl>
+<dd><em class="sig-param">a: int</em>,</dd>
+<dd><em class="sig-param">b: int</em>,</dd>
+</dl>
+<th class="head"><p></p></th><th class="head"><p><span class="math n">\\(r_1\\)</span>\
+</p></th><th class="head">N</th>
+<div class="citation" role="doc-biblioentry"></div>
+<div class="math">\\[\\begin{{split}}\\begin{{gathered}}a\\\\b\\end{{gathered}} \
+\\tag{{3.9}}\\end{{split}}\\]</div>
+</article></body></html>"""
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return pages.finished(PAGE, "book/page.html")
+
+
+@pytest.mark.parametrize(
+    "gone",
+    ["unpkg", "thebe", "searchtools", "searchindex", "sphinx-design", "design-tabs"]
+    + ["fab fa-", 'aria-label="Toggle', "doc-biblioentry", "<dl>", "begin{split}"]
+    + ['aria-label="Search"', "\\(r_1\\)"],
+)
+def test_what_a_page_does_not_need_is_gone(page: str, gone: str) -> None:
+    assert gone in PAGE
+    assert gone not in page
+
+
+@pytest.mark.parametrize(
+    "there",
+    ['role="complementary"', "<td></td>", "<i>r</i><sub>1</sub>", 'role="listitem"']
+    + ['<span class="sig-line"><em class="sig-param">b: int</em>,</span>']
+    + ["\\[\\begin{gathered}", "\\tag{3.9}\\]", '<th class="head">N</th>'],
+)
+def test_what_a_reader_needs_is_there(page: str, there: str) -> None:
+    assert there not in PAGE or there.startswith("<th")
+    assert there in page
+
+
+def test_a_page_is_finished_once(page: str) -> None:
+    assert pages.finished(page, "book/page.html") == page
+    assert page.count('name="viewport"') == 1
+
+
+def test_a_page_is_described(page: str) -> None:
+    said = dict(
+        re.findall(r'<meta (?:name|property)="([^"]+)" content="([^"]*)"', page)
+    )
+    assert said["description"].startswith("A model solves")
+    assert len(said["description"]) <= 202
+    assert said["og:title"] == "A page — a book"
+    assert said["og:image"] == pages.SITE + pages.CARD
+    assert (BOOK / pages.CARD).is_file()
+
+
+def test_formulas_of_several_lines_without_a_number_stay() -> None:
+    formula = "\\[\\begin{split}a\\\\b\\end{split}\\] and \\(x\\) \\tag{1.1}"
+    assert pages.readable(formula) == formula
+
+
+def test_the_search_page_keeps_its_search() -> None:
+    page = pages.lighter(PAGE, "search.html")
+    assert "searchtools" in page and "searchindex" in page
+
+
+def test_scripts_are_quiet_and_stay_scripts() -> None:
+    assert pages.quiet("x=1,console.log(`a`),y()") == "x=1,void(`a`),y()"
+    assert pages.quiet("console.error(e)") == "console.error(e)"
+
+
+def test_icons_that_are_shown_stay() -> None:
+    style = (
+        '.fa-a:before{content:"\\f001"}.fa-b:before,.fa-c:before{content:"\\f002"}p{}'
+    )
+    assert pages.slim(style, {"fa-c"}) == style[style.index(".fa-b") :]
+
+
+def test_mathjax_is_shipped() -> None:
+    path = CONFIG["sphinx"]["config"]["mathjax_path"]
+    assert (STATIC / path).stat().st_size > 1e6
+    fonts = STATIC / "mathjax" / "output" / "chtml" / "fonts" / "woff-v2"
+    assert len(list(fonts.glob("MathJax_*.woff"))) == 23
+    assert (STATIC / "mathjax" / "LICENSE").is_file()
+
+
+def test_icon_and_card_are_what_the_source_draws() -> None:
+    """`make card` writes them anew."""
+    assert (STATIC / "icon.svg").read_text(encoding="utf-8") == badges.icon()
+    assert (STATIC / "card.svg").read_text(encoding="utf-8") == badges.card()
+    assert (ROOT / CONFIG["html"]["favicon"]).is_file()
+
+
+def test_the_talk_has_slides_with_notes() -> None:
+    parts = slides.slides(slides.talk())
+    assert 20 <= len(parts) <= 30
+    for part in parts:
+        assert part.startswith("<h2>") and part.count('class="notes"') == 1
+        assert "![" not in part
+
+
+def test_the_talk_shows_what_the_book_shows() -> None:
+    page = slides.page(slides.talk())
+    assert slides.figure("fig-05-line") in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    with pytest.raises(KeyError, match="fig-05-nowhere"):
+        slides.figure("fig-05-nowhere")
+
+
+def test_slides_know_bold_code_and_indices() -> None:
+    assert slides.inline("**a** `x < y` $x_t$") == (
+        "<b>a</b> <code>x &lt; y</code> <i>x</i><sub><i>t</i></sub>"
+    )
+
+
+def test_launch_buttons_find_their_environment() -> None:
+    buttons = CONFIG["launch_buttons"]
+    assert set(buttons) == {"notebook_interface", "binderhub_url", "colab_url"}
+    wanted = (ROOT / ".binder" / "requirements.txt").read_text(encoding="utf-8")
+    assert "-r ../requirements.txt" in wanted and "-c ../constraints.txt" in wanted
+
+
+def test_versions_of_the_check_are_pinned() -> None:
+    package = json.loads((ROOT / "site" / "package.json").read_text(encoding="utf-8"))
+    assert all(re.fullmatch(r"[\d.]+", v) for v in package["dependencies"].values())
+    assert (ROOT / "site" / "package-lock.json").is_file()
