@@ -145,7 +145,8 @@ def finish(app, exception) -> None:
         page = path.read_text(encoding="utf-8")
         if "_static" in path.parts or "<main" not in page:
             continue
-        path.write_text(finished(page, name), encoding="utf-8")
+        page = finished(page, name)
+        path.write_text(page, encoding="utf-8")
         used.update(icon.findall(page))
     scripts = ["scripts/pydata-sphinx-theme.js", "togglebutton.js"]
     for script in (root / "_static" / name for name in scripts):
