@@ -73,7 +73,8 @@ execute: .venv/.installed
 	$(BIN)/python -m tests.tidy_notebooks $(CHAPTERS)
 
 lab: .venv/.installed
-	$(BIN)/jupyter lab --notebook-dir=book "--LabApp.default_url=/lab/tree/index.md?factory=Markdown%20Preview"
+	install -D -m 644 .binder/overrides.json .venv/share/jupyter/lab/settings/overrides.json
+	$(BIN)/jupyter lab --notebook-dir=book --LabApp.default_url=/lab/tree/index.md
 
 # What follows needs Node and Chromium (CHROMIUM=path names another), and a built book.
 BROWSER := node -e 'import("./site/browser.mjs").then((b) => process.exit(b.executable() ? 0 : 1), () => process.exit(1))' 2>/dev/null
