@@ -37,6 +37,17 @@ def add_study(commands: Any, layout: Any) -> None:
     run.add_argument(
         "--estimate", action="store_true", help="what it costs; runs little"
     )
+    run.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="run on a Ray cluster, such as ray://head:10001; without an address, on "
+        "this machine's cores or GPUs (needs pip install 'pfref[ray]')",
+    )
+    run.add_argument(
+        "--workers", type=int, help="of --ray (default: one a GPU or core)"
+    )
     run.add_argument("--quiet", action="store_true", help="no progress")
     own = run.add_argument_group("instead of the recipe's")
     own.add_argument("--data", help="a data set by name, or a file of problems")

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from .recipe import Recipe
 
 OVERRIDES = (
@@ -30,7 +31,15 @@ def run(a: argparse.Namespace) -> None:
         for name, value in changes.items()
         if value is not None
     ]
-    ran = run_recipe(recipe, folder, a.part, "pfref run " + " ".join(given), a.quiet)
+    if a.workers is not None and (a.ray is None or a.workers < 1):
+        raise UserError("--workers is the number of --ray's workers, at least 1")
+    fleet = None
+    if a.ray is not None:
+        from .fleet import Fleet
+
+        fleet = Fleet(a.ray or None, a.workers)
+    called = "pfref run " + " ".join(given)
+    ran = run_recipe(recipe, folder, a.part, called, a.quiet, fleet)
     print(f"{ran} problems run; `pfref report {folder}` tells what they show")
 
 

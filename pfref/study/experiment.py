@@ -95,10 +95,13 @@ def run(
     part: tuple[int, int] = (1, 1),
     command: str = "",
     quiet: bool = True,
+    fleet: Any = None,
 ) -> int:
     """Run what is left of a recipe and record it in `folder`; return how many
     problems were run. Raises UserError if nothing can be run or written; what was
     recorded stays.
+
+    fleet  a `fleet.Fleet` of machines that run it; None for this process
     """
     whole = part == (1, 1)
     with Journal(folder, None if whole else part[0]) as journal:
@@ -110,7 +113,9 @@ def run(
             )
         todo = plan(recipe, study, part)
         models, recorded = Models(), set(study.done)
-        if todo.left:  # what is not there, or does not fit, is told before any work
+        if (
+            todo.left and fleet is None
+        ):  # what is not there, or does not fit, is told before any work
             first = todo.left[0][0].models
             lm, prm = models(first)
             for cell, _ in todo.left:
@@ -126,6 +131,9 @@ def run(
                 recorded.update((run.key, run.id) for run in fresh)
                 progress.update(sum(max(1, len(run.paths)) for run in fresh))
 
+            if fleet and todo.left:
+                fleet.run(todo.left, todo.task, note)
+                return len(recorded) - len(study.done)
             for cell, items in todo.left:
                 seed = cell.settings.seed
                 progress.set_description(f"{cell.label}, N = {cell.n}, seed {seed}")
