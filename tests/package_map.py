@@ -46,7 +46,7 @@ ROOMS = {
         *("study/structure", "study/verifier", "study/verify_worker"),
         *("study/measures", "study/report", "study/tables", "study/curves"),
         *("study/rewards", "study/noisy", "study/probing", "study/outcomes"),
-        "study/designs",
+        *("study/designs", "study/fleet", "study/scale", "study/stragglers"),
     ),
     "MiniMath": (
         *("minimath/problems", "minimath/subjects", "minimath/programs"),

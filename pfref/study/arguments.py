@@ -6,6 +6,8 @@ from typing import Any
 
 EXAMPLES = """examples:
   pfref run minimath500 --estimate           tokens, hours and memory, before it begins
+  pfref run minimath500 --estimate --problems 1e6 --particles 32 --gpus 8
+                                             a plan, from records that are there
   pfref run minimath500 --limit 20           the first problems; again: only what lacks
   pfref run minimath500 --part 1/2           half of it; 2/2 at the same time elsewhere
   pfref report runs/minimath500 --plot book  the table, and its figures
@@ -49,6 +51,7 @@ def add_study(commands: Any, layout: Any) -> None:
         "--workers", type=int, help="of --ray (default: one a GPU or core)"
     )
     run.add_argument("--quiet", action="store_true", help="no progress")
+    add_scale(run)
     own = run.add_argument_group("instead of the recipe's")
     own.add_argument("--data", help="a data set by name, or a file of problems")
     own.add_argument("--skip", type=int, help="leave out so many problems first")
@@ -99,6 +102,33 @@ def add_study(commands: Any, layout: Any) -> None:
         action="store_true",
         help="keep of each solution's text its answer only; reports stay the same",
     )
+
+
+def add_scale(run: argparse.ArgumentParser) -> None:
+    """Flags of a plan, whose defaults are those of `scale.scale`."""
+    plan = run.add_argument_group("of --estimate, a plan from the records of --out")
+    plan.add_argument("--problems", type=float, help="plan for so many, such as 1e6")
+    plan.add_argument("--particles", type=int, help="(default: the most recorded)")
+    plan.add_argument("--gpus", type=int, help="that share the work (default: 1)")
+    plan.add_argument(
+        "--policy-speed",
+        type=float,
+        metavar="TOKENS_PER_S",
+        help="that one GPU's policy writes (default: as the records measured)",
+    )
+    plan.add_argument(
+        "--prm-speed",
+        type=float,
+        metavar="TOKENS_PER_S",
+        help="that one GPU's reward model reads",
+    )
+    plan.add_argument(
+        "--price", type=float, metavar="PER_GPU_HOUR", help="of a GPU for an hour"
+    )
+    plan.add_argument(
+        "--slots", type=int, help="rows that a GPU's server writes at once (256)"
+    )
+    plan.add_argument("--json", action="store_true", help="the plan as JSON")
 
 
 def add_folder(command: argparse.ArgumentParser) -> None:

@@ -13,12 +13,24 @@ OVERRIDES = (
     *("data", "skip", "limit", "seeds", "budgets", "model", "prm", "device"),
     *("endpoint", "endpoint_model", "dialect", "in_flight"),
 )
+PLAN = ("particles", "gpus", "policy_speed", "prm_speed", "price", "slots")
 
 
 def run(a: argparse.Namespace) -> None:
     changes = {name: getattr(a, name) for name in (*OVERRIDES, "dtype")}
     recipe = Recipe.read(a.recipe, **changes)
     folder = a.out or Path("runs") / Path(a.recipe).stem
+    asked = {name: v for name in PLAN if (v := getattr(a, name)) is not None}
+    if a.problems is not None and a.estimate:
+        from .scale import as_text, scale
+
+        plan = scale(recipe, folder, a.problems, **asked)
+        print(json.dumps(plan, indent=1) if a.json else as_text(plan))
+        return
+    for name in ("problems", *asked, *(["json"] if a.json else [])):
+        if getattr(a, name) is not None:
+            others = "--estimate" if name == "problems" else "--estimate --problems"
+            raise UserError(f"--{name.replace('_', '-')} goes with {others}")
     if a.estimate:
         from .estimate import estimate
 
