@@ -223,8 +223,8 @@ def refuse_layers(config: Any, place: str) -> None:
     if others := kinds - LAYERS:
         raise UserError(
             f"{place} has layers of kind {', '.join(sorted(others))}, and pfref runs "
-            "full_attention and sliding_attention only; such a model can be served and "
-            "used through the server backend, which is to come"
+            "full_attention and sliding_attention only; serve such a model and give "
+            "--endpoint"
         )
     if "longrope" in rope_types(text):
         raise UserError(

@@ -230,6 +230,12 @@ def images(notebook: Notebook) -> list[str]:
                 f"{where(cell)} draws without an alternative text of 30 characters in "
                 f"metadata mystnb.image.alt"
             )
+        figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+        if kinds and not (len(figure.get("caption", "")) >= 20 and figure.get("name")):
+            found.append(
+                f"{where(cell)} draws without a caption and a name in metadata "
+                "mystnb.figure"
+            )
         if kinds - {"image/png"}:
             found.append(
                 f"{where(cell)} draws {', '.join(sorted(kinds - {'image/png'}))}: "

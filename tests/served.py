@@ -109,6 +109,7 @@ class Served:
 class Handler(BaseHTTPRequestHandler):
     served: Served
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body together: apart, the second waits for an answer
 
     def log_message(self, *args: Any) -> None:
         """Nothing is logged."""

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.book_checks import (
     BOOK,
+    INSTALL,
     ROOT,
     anatomy,
     chapters,
@@ -38,6 +39,7 @@ from tests.book_checks import (
     toc_complaints,
 )
 from tests.book_coverage import countable, coverage, spans
+from tests.reading_time import complaints
 from tests.tidy_notebooks import joined, shrink
 
 KNOWN = listed((BOOK / "notation.md").read_text())
@@ -49,6 +51,7 @@ ALL = {
     "imports": imports,
     "definitions": definitions,
     "shows": shows,
+    "reading": complaints,
 }
 every_chapter = pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
 
@@ -152,9 +155,15 @@ def text(*lines: str) -> dict:
 def code(
     source: str, count: int, *tags: str, outputs: tuple = (), alt: str = ""
 ) -> dict:
-    metadata = {"tags": list(tags)} | (
-        {"mystnb": {"image": {"alt": alt}}} if alt else {}
-    )
+    metadata: dict = {"tags": list(tags)}
+    if alt:
+        caption = "The error against the number of particles."
+        metadata["mystnb"] = {
+            "image": {"alt": alt},
+            "figure": {"caption": caption, "name": "fig-01-error"},
+        }
+    if "hide-cell" in tags:
+        metadata["jupyter"] = {"source_hidden": True}
     return {
         "cell_type": "code",
         "metadata": metadata,
@@ -165,21 +174,22 @@ def code(
 
 
 def good() -> dict:
-    """A chapter without a fault. Cells 3, 4 and 6 are code before the exercises."""
+    """A chapter without a fault. Cells 4, 5 and 7 are code before the exercises."""
     cells = [
-        text("# A title", "**Time and seeds.** One second on two cores; seed 0."),
+        text("# A title", "**Time and seeds.** About 1 minutes to read; seed 0."),
         text("## Objectives", "$W_t^n$"),
         text("## What goes wrong"),
+        code(INSTALL, 1, "remove-cell"),
         code(
             "from pfref import smc\nfrom pfref.weights import normalise\nfrom "
             "pfref.show import show",
-            1,
+            2,
         ),
-        code("show(normalise, smc.ParticleFilter.run)", 2),
+        code("show(normalise, smc.ParticleFilter.run)", 3),
         text("A picture"),
         code(
             "plot()",
-            3,
+            4,
             outputs=(PNG,),
             alt="The error falls as one over the root of N.",
         ),
@@ -188,7 +198,7 @@ def good() -> dict:
     for k in (1, 2, 3):
         cells += [
             text(f"### Exercise {k}", "Do it."),
-            code(f"print({k})", 3 + k, "hide-cell"),
+            code(f"print({k})", 4 + k, "hide-cell"),
         ]
     return {
         "cells": [*cells, text("## Summary"), text("## References")],
@@ -204,7 +214,7 @@ def chapter() -> dict:
 
 
 def test_a_good_chapter_passes_everything(chapter) -> None:
-    assert [check(chapter) for check in (*ALL.values(), compared)] == [[]] * 8
+    assert [check(chapter) for check in (*ALL.values(), compared)] == [[]] * 9
     assert notation_of(chapter, KNOWN) == []
 
 
@@ -222,7 +232,7 @@ def test_a_good_chapter_passes_everything(chapter) -> None:
     ],
 )
 def test_execution_is_checked(chapter, change) -> None:
-    chapter["cells"][4] |= change
+    chapter["cells"][5] |= change
     assert executed(chapter)
 
 
@@ -245,12 +255,12 @@ def test_execution_is_checked(chapter, change) -> None:
     ],
 )
 def test_exemptions_from_nbval_are_checked(chapter, change) -> None:
-    chapter["cells"][4] |= change
+    chapter["cells"][5] |= change
     assert compared(chapter)
 
 
 def test_an_exemption_may_be_granted_with_a_reason(chapter) -> None:
-    chapter["cells"][6]["metadata"]["tags"] = ["nbval-skip"]
+    chapter["cells"][7]["metadata"]["tags"] = ["nbval-skip"]
     assert compared(chapter, "x.ipynb", {("x.ipynb", "plot()"): "a reason"}) == []
     assert compared(chapter, "y.ipynb", {("x.ipynb", "plot()"): "a reason"})
 
@@ -283,10 +293,10 @@ def test_exercises_are_checked(chapter) -> None:
     flaws: list[dict[str, Any]] = [{"metadata": {}}, {"execution_count": None}]
     for broken in flaws:
         other = copy.deepcopy(chapter)
-        other["cells"][9] |= broken
+        other["cells"][10] |= broken
         assert exercises(other)
     numbered = copy.deepcopy(chapter)
-    numbered["cells"][10]["source"] = "### Exercise 4"
+    numbered["cells"][11]["source"] = "### Exercise 4"
     assert exercises(numbered)
     del chapter["cells"][12:14]
     assert exercises(chapter)
@@ -309,12 +319,12 @@ def test_exercises_are_checked(chapter) -> None:
     ],
 )
 def test_images_are_checked(chapter, change) -> None:
-    chapter["cells"][6] |= change
+    chapter["cells"][7] |= change
     assert images(chapter)
 
 
 def test_markdown_images_are_checked(chapter) -> None:
-    chapter["cells"][5]["source"] = "![](x.png)"
+    chapter["cells"][6]["source"] = "![](x.png)"
     assert images(chapter)
 
 
@@ -329,12 +339,12 @@ def test_markdown_images_are_checked(chapter) -> None:
     ],
 )
 def test_imports_are_checked(chapter, source) -> None:
-    chapter["cells"][3]["source"] = source
+    chapter["cells"][4]["source"] = source
     assert imports(chapter)
 
 
 def test_submodules_and_magics_are_fine(chapter) -> None:
-    chapter["cells"][3]["source"] = (
+    chapter["cells"][4]["source"] = (
         "%matplotlib inline\nfrom pfref import weights\nimport "
         "pfref.smc\nweights.normalise"
     )
@@ -347,17 +357,17 @@ MULTINOMIAL = """def multinomial(weights: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def test_repeated_definitions_are_checked(chapter) -> None:
-    chapter["cells"][4] = code(MULTINOMIAL, 2, "pfref-definition")
+    chapter["cells"][5] = code(MULTINOMIAL, 2, "pfref-definition")
     assert definitions(chapter) == []
-    chapter["cells"][4]["source"] = MULTINOMIAL.replace(
+    chapter["cells"][5]["source"] = MULTINOMIAL.replace(
         "weights, uniforms)", "weights, 1 - uniforms)"
     )
     assert definitions(chapter)
-    chapter["cells"][4]["source"] = "def no_such_function(): pass"
+    chapter["cells"][5]["source"] = "def no_such_function(): pass"
     assert definitions(chapter)
-    chapter["cells"][4]["source"] = "print(1)"
+    chapter["cells"][5]["source"] = "print(1)"
     assert definitions(chapter)
-    chapter["cells"][4] = code(
+    chapter["cells"][5] = code(
         "def multinomial(w): return 0", 2
     )  # untagged: the chapter's own development
     assert definitions(chapter) == []
@@ -373,11 +383,11 @@ def test_what_is_shown(chapter) -> None:
 
     lines, unclear = shown(chapter)
     assert unclear == [] and {file.name for file in lines} == {"weights.py", "smc.py"}
-    chapter["cells"][4]["source"] = "show(unknown)"
+    chapter["cells"][5]["source"] = "show(unknown)"
     assert shows(chapter)
-    chapter["cells"][4]["source"] = "show(*[normalise])"
+    chapter["cells"][5]["source"] = "show(*[normalise])"
     assert shows(chapter)
-    chapter["cells"][4]["source"] = "from pfref import weights\nshow(weights)"
+    chapter["cells"][5]["source"] = "from pfref import weights\nshow(weights)"
     file = ROOT / "pfref" / "weights.py"
     everything, met = coverage([chapter], [file])[file]
     assert everything == met == countable(file.read_text()) and file.samefile(
