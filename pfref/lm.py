@@ -16,13 +16,12 @@ from torch import Generator, Tensor
 from .attention import NAME
 from .cache import RaggedCache
 from .decoding import AHEAD, Decoder
-from .errors import UserError
 from .graphs import Repeater, recorder
 from .hardware import best_device
 from .loading import context_of, load_tokenizer, load_weights, locate
 from .paths import Paths
 from .probe import Listener
-from .prompts import chat_ids, end_tokens
+from .prompts import check_room, end_tokens, problem_ids
 from .settings import Proposal as Proposal
 from .settings import Settings
 from .stepping import match_table
@@ -107,25 +106,14 @@ class LanguageModel:
 
         Raises UserError if it cannot be read or leaves no room for a solution.
         """
-        if not problem.strip():
-            raise UserError("the problem is empty; write its text")
-        ids = chat_ids(self.tokenizer, problem, system, self.template_args)
-        self.check_room(ids)
+        ids = problem_ids(self.tokenizer, problem, system, self.template_args)
+        check_room(ids, self.context)
         return ids
 
     def check(self, settings: Settings) -> None:
         """Raises UserError for settings that this policy cannot follow: there are
         none.
         """
-
-    def check_room(self, prompt: Sequence[int]) -> None:
-        """Raises UserError if the prompt leaves no room for a solution."""
-        if len(prompt) >= self.context:
-            raise UserError(
-                f"the prompt has {len(prompt)} tokens and the model's context "
-                f"{self.context}, which leaves no room for a solution; shorten the "
-                "problem or take a model with a longer context"
-            )
 
     @torch.inference_mode()
     def start(
@@ -141,7 +129,7 @@ class LanguageModel:
         Population p works on prompt p // copies.
         """
         for prompt in prompts:
-            self.check_room(prompt)
+            check_room(prompt, self.context)
         rows = len(prompts) * copies * particles
         paths = Paths.empty(len(prompts) * copies, particles)
         cache = RaggedCache(rows, self.device)

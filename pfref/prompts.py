@@ -4,7 +4,7 @@ and the tokens that end.
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -141,6 +141,28 @@ def chat_ids(
             "do without one"
         )
     return joined(tokenizer, text.split(mark))
+
+
+def problem_ids(
+    tokenizer: Any,
+    problem: str,
+    system: str | None,
+    template_args: dict[str, Any] | None,
+) -> list[int]:
+    """`chat_ids` of a problem that is to be solved. Raises UserError if it is empty."""
+    if not problem.strip():
+        raise UserError("the problem is empty; write its text")
+    return chat_ids(tokenizer, problem, system, template_args)
+
+
+def check_room(prompt: Sequence[int], context: int) -> None:
+    """Raises UserError if the prompt leaves no room for a solution."""
+    if len(prompt) >= context:
+        raise UserError(
+            f"the prompt has {len(prompt)} tokens and the model's context {context}, "
+            "which leaves no room for a solution; shorten the problem or take a model "
+            "with a longer context"
+        )
 
 
 def begun(tokenizer: Any, ids: list[int]) -> list[int]:

@@ -18,7 +18,7 @@ from .client import Client
 from .dialects import END, LENGTH, Ask, Dialect, Reply
 from .errors import UserError
 from .paths import Paths, Written
-from .prompts import chat_ids, inside
+from .prompts import check_room, inside, problem_ids
 from .settings import Proposal, Settings
 from .stepping import BLANK, closers, match_table
 
@@ -95,15 +95,9 @@ class Endpoint:
 
     def prompt(self, problem: str, system: str | None = None) -> list[int]:
         """As `LanguageModel.prompt`."""
-        if not problem.strip():
-            raise UserError("the problem is empty; write its text")
         with self.lock:
-            ids = chat_ids(self.tokenizer, problem, system, self.template_args)
-        if len(ids) >= self.context:
-            raise UserError(
-                f"the prompt has {len(ids)} tokens and the model's context "
-                f"{self.context}, which leaves no room for a solution"
-            )
+            ids = problem_ids(self.tokenizer, problem, system, self.template_args)
+        check_room(ids, self.context)
         return ids
 
     def start(
