@@ -6,8 +6,9 @@ A key comes from the environment and goes into a header, and nowhere else.
 import os
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -39,8 +40,13 @@ class Client:
         patience: float = 600,
         pauses: Sequence[float] | None = None,
     ) -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url if "//" in url else f"http://{url}")
+            right = parts.scheme in ("http", "https") and bool(parts.hostname)
+            right = right and parts.port != 0
+        except ValueError:  # a port that is none, or half a bracket
+            right = False
+        if not right:
             raise UserError(
                 f"{shown(url)} is no address of a server; give one such as "
                 "http://localhost:8000/v1"
@@ -53,7 +59,9 @@ class Client:
         self.root = self.root.removesuffix("/v1")
         self.pauses = PAUSES if pauses is None else pauses
         self.patience = patience
-        self.key = os.environ.get(KEY, "")
+        self.key = os.environ.get(KEY, "").strip()
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise UserError(f"the key in {KEY} is not one line of plain characters")
         self.in_flight, self.retried = 0, 0  # now; all in all
         self.lock = threading.Lock()
         self.http = httpx.Client(
@@ -65,13 +73,18 @@ class Client:
         )
 
     def post(
-        self, path: str, body: dict[str, Any], read: Callable[[Any], Read]
+        self,
+        path: str,
+        body: dict[str, Any],
+        read: Callable[[Any], Read],
+        stopped: threading.Event | None = None,
     ) -> Read:
         """What `read` makes of the answer; it raises KeyError or its kin if that is not
-        what it should be. Raises UserError if all tries fail or the server refuses.
+        what it should be. Raises UserError if all tries fail, if the server refuses, or
+        if it is `stopped` before the next try.
         """
         response, found = self.trying(
-            lambda: self.http.post(self.root + path, json=body), read
+            lambda: self.http.post(self.root + path, json=body), read, stopped
         )
         if response.status_code >= 400:
             raise UserError(self.refusal(response))
@@ -79,19 +92,26 @@ class Client:
 
     def get(self, path: str) -> Any:
         """An answer as JSON; None if the server has none at this path."""
-        return self.trying(
+        response, found = self.trying(
             lambda: self.http.get(self.root + path), lambda found: found
-        )[1]
+        )
+        if response.status_code in (401, 403):
+            raise UserError(self.refusal(response))
+        return found
 
     def trying(
-        self, send: Callable[[], httpx.Response], read: Callable[[Any], Read]
+        self,
+        send: Callable[[], httpx.Response],
+        read: Callable[[Any], Read],
+        stopped: threading.Event | None = None,
     ) -> tuple[httpx.Response, Any]:
         """A response and what it says; None if it is an error that will stay."""
-        problem = ""
+        problem, stopped = "", stopped or threading.Event()
         for pause in (0.0, *self.pauses):
             if pause:
                 self.count(retried=1)
-                time.sleep(pause * random.uniform(0.75, 1.25))  # not all together
+            if stopped.wait(pause * random.uniform(0.75, 1.25)):  # not all together
+                raise UserError("stopped")
             self.count(in_flight=1)
             try:
                 response = send()
@@ -148,6 +168,35 @@ class Client:
 
 def as_it_is(found: Any) -> Any:
     return found
+
+
+class Pool:
+    """Threads that do not outlive the program: whoever interrupts a run need not wait
+    for the answers that are still to come.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.threads = size, 0
+        self.waiting: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+
+    def submit(self, task: Callable[..., Read], *args: Any) -> "Future[Read]":
+        future: Future[Read] = Future()
+        self.waiting.put((future, lambda: task(*args)))
+        if self.threads < self.size:
+            self.threads += 1
+            threading.Thread(target=self.work, daemon=True).start()
+        return future
+
+    def work(self) -> None:
+        while True:
+            future, task = self.waiting.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(task())
+            except BaseException as error:
+                future.set_exception(error)
+            del future, task
 
 
 def shown(url: str) -> str:

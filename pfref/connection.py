@@ -54,7 +54,12 @@ def connect(
     settings = SimpleNamespace(config=config, generation_config=generation)
     client = Client(url, in_flight, patience)
     models = client.get("/v1/models")
-    served = models.get("data") or [] if isinstance(models, dict) else []
+    listed = models.get("data") if isinstance(models, dict) else None
+    served = [
+        entry
+        for entry in (listed if isinstance(listed, list) else [])
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+    ]
     kind = DIALECTS[dialect or kind_of(client, served)]
     context = context_of(config)
     # transformers may load what it does not list.
@@ -63,7 +68,8 @@ def connect(
     else:
         entry = chosen(served, model, client.root)
         model = entry["id"]
-        context = min(context, entry.get("max_model_len") or context)
+        most = entry.get("max_model_len")
+        context = min(context, most) if isinstance(most, int) else context
     tell_once(f"the policy is behind {kind.name}: {kind.promise}")
     return Endpoint(
         client,

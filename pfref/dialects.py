@@ -12,6 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import UserError
+from .settings import Settings
+
+ELSEWHERE = (
+    "the policy is behind an endpoint, which {what}; load it in this process with "
+    "--model, or leave {option} out"
+)
 END, LENGTH, STOP = "end", "length", "stop"
 
 
@@ -213,3 +220,15 @@ DIALECTS = {
 }
 
 OWNERS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
+
+
+def check(settings: Settings) -> None:
+    """Raises UserError for what no server can do."""
+    if settings.proposal.target:
+        what = "draws from its temperature and gives no weights for another target"
+        option = "--target-temperature and --target-power"
+        raise UserError(ELSEWHERE.format(what=what, option=option))
+    if settings.choose == "confidence":
+        what = "does not tell how likely its tokens were"
+        option = "--choose confidence"
+        raise UserError(ELSEWHERE.format(what=what, option=option))

@@ -7,15 +7,15 @@ particle and step, and everything else stays here.
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from .client import Client
-from .dialects import END, LENGTH, Ask, Dialect, Reply
+from .client import Client, Pool
+from .dialects import ELSEWHERE, END, LENGTH, Ask, Dialect, Reply, check
 from .errors import UserError
 from .paths import Paths, Written
 from .prompts import check_room, inside, problem_ids
@@ -23,10 +23,6 @@ from .settings import Proposal, Settings
 from .stepping import BLANK, closers, match_table
 
 LARGEST_SEED = 2**31 - 1
-ELSEWHERE = (
-    "the policy is behind an endpoint, which {what}; load it in this process with "
-    "--model, or leave {option} out"
-)
 
 
 @dataclass
@@ -43,6 +39,7 @@ class Flight:
     table: Tensor
     closers: list[int]  # tokens that may complete the delimiter
     calls: int = 0  # requests
+    stopped: threading.Event = field(default_factory=threading.Event)
     steps: dict[int, dict[int, "Future[Written] | Written"]] = field(
         default_factory=dict
     )
@@ -71,7 +68,7 @@ class Endpoint:
         self.client, self.dialect, self.model = client, dialect, model
         self.tokenizer, self.template_args = tokenizer, template_args
         self.ends, self.context, self.vocabulary = list(ends), context, vocabulary
-        self.pool = ThreadPoolExecutor(in_flight, "pfref-request")
+        self.pool = Pool(in_flight)
         self.lock = threading.Lock()  # tokenizers are not made for threads
         self.tables: dict[str, Tensor] = {}
         self.device = torch.device("cpu")  # of what is computed here
@@ -84,14 +81,7 @@ class Endpoint:
 
     def check(self, settings: Settings) -> None:
         """Raises UserError for what a server cannot do."""
-        if settings.proposal.target:
-            what = "draws from its temperature and gives no weights for another target"
-            option = "--target-temperature and --target-power"
-            raise UserError(ELSEWHERE.format(what=what, option=option))
-        if settings.choose == "confidence":
-            what = "does not tell how likely its tokens were"
-            option = "--choose confidence"
-            raise UserError(ELSEWHERE.format(what=what, option=option))
+        check(settings)
 
     def prompt(self, problem: str, system: str | None = None) -> list[int]:
         """As `LanguageModel.prompt`."""
@@ -171,17 +161,21 @@ class Endpoint:
         An error calls the other requests back.
         """
         while flight.steps:
-            waiting = {
-                p: [s for s in own.values() if isinstance(s, Future) and not s.done()]
+            requests = {
+                p: [step for step in own.values() if isinstance(step, Future)]
                 for p, own in flight.steps.items()
             }
-            if ready := sorted(p for p, own in waiting.items() if not own):
-                return ready
-            every = [step for own in waiting.values() for step in own]
+            every = [step for own in requests.values() for step in own]
             try:
-                for step in wait(every, return_when=FIRST_COMPLETED).done:
-                    step.result()
+                for step in every:
+                    if step.done():
+                        step.result()
+                ready = [p for p, own in requests.items() if all(s.done() for s in own)]
+                if ready:
+                    return sorted(ready)
+                wait([s for s in every if not s.done()], return_when=FIRST_COMPLETED)
             except BaseException:
+                flight.stopped.set()
                 for step in every:
                     step.cancel()
                 raise
@@ -232,7 +226,10 @@ class Endpoint:
             with self.lock:
                 flight.calls += 1
             reply = self.client.post(
-                self.dialect.path, self.dialect.body(ask), self.dialect.reply
+                self.dialect.path,
+                self.dialect.body(ask),
+                self.dialect.reply,
+                flight.stopped,
             )
             new = self.tokens_of(flight, reply)
             tokens, text = (tokens + new)[:limit], text + reply.text
@@ -253,6 +250,11 @@ class Endpoint:
                 tokens = inside(self.tokenizer, reply.text) if reply.text else []
             closed = tokens[-1:] and tokens[-1] in flight.closers
             why = END if why != LENGTH and not closed else why
+        if any(token >= self.vocabulary for token in tokens):
+            raise UserError(
+                "the server writes tokens that --model's tokenizer does not have: it "
+                "serves another model"
+            )
         if why == END and not (tokens and tokens[-1] in self.ends):
             tokens = [*tokens, self.ends[0]]
         return tokens

@@ -62,7 +62,7 @@ class Served:
         """Tokens, why they stop (end, length or word), and at what."""
         source, tokens = generator("served", a["seed"]), list[int]()
         while len(tokens) < a["limit"]:
-            logits = self.logits(ids + tokens) / a["temperature"]
+            logits = self.logits(ids + tokens) / (a["temperature"] or 1e-9)
             if 0 < a["top_k"] < len(logits):
                 logits[logits < logits.topk(a["top_k"]).values[-1]] = -torch.inf
             p = torch.softmax(logits, -1)

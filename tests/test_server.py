@@ -4,6 +4,8 @@ whatever the server's defaults; and every fault is a retry or one clear line.
 
 import dataclasses
 import math
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +29,7 @@ from tests.enumerable import (
 )
 from tests.served import Served
 
+GREEDY = dataclasses.replace(PROPOSAL, temperature=0.0)
 KINDS = ("vllm", "sglang", "llama.cpp")
 
 
@@ -317,3 +320,50 @@ def test_settings_are_neutral_in_every_dialect() -> None:
     for name, fields in wanted.items():
         body = dialects.DIALECTS[name].body(ask)
         assert set(fields.split()) <= set(body.get("sampling_params", body))
+
+
+def test_mistakes_of_a_user_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    for url in ("http://localhost:80a/v1", "http://[::1/v1", "http://"):
+        with pytest.raises(UserError, match="no address of a server"):
+            client.Client(url)
+    for key in ("sk-secret\nsecond", "sk-sécret"):
+        monkeypatch.setenv(client.KEY, key)
+        with pytest.raises(UserError) as caught:
+            client.Client("localhost:9")
+        assert "cret" not in str(caught.value)
+    monkeypatch.setenv(client.KEY, "sk-secret\n")
+    assert client.Client("localhost:9").key == "sk-secret"
+    lm, prm = world()
+    with Served("vllm", lm) as running:
+        policy = endpoint(running)
+        policy.vocabulary = 2
+        with pytest.raises(UserError, match="serves another model"):
+            solve(PROBLEM, policy, prm, 4, proposal=PROPOSAL)
+
+
+def test_an_error_calls_the_others_back() -> None:
+    """And threads do not keep the program."""
+    lm, prm = world()
+    before = set(threading.enumerate())
+    with Served("vllm", lm, slow=0.3) as running:
+        running.faults = [400, *["slow"] * 50]
+        policy = endpoint(running, in_flight=2)
+        with pytest.raises(UserError, match="refuses with 400"):
+            solve(PROBLEM, policy, prm, 32, proposal=PROPOSAL)
+        asked = len(running.bodies)
+        time.sleep(1)
+        assert len(running.bodies) <= asked + 2 < 32
+    threads = set(threading.enumerate()) - before
+    assert all(thread.daemon for thread in threads)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_is_greedy(kind: str) -> None:
+    lm, prm = world()
+    with Served(kind, lm) as running:
+        options = dict(method="greedy", proposal=GREEDY)
+        here = solve([PROBLEM], lm, prm, 1, **options)[0]
+        there = solve([PROBLEM], endpoint(running), prm, 1, **options)[0]
+        assert there.particles[0].steps == here.particles[0].steps

@@ -102,8 +102,6 @@ class Fleet:
         there = ray.cluster_resources()
         cells, shares = [cell for cell, _ in left], in_shares(left)
         gpus = int(there.get("GPU", 0))
-        if all(cell.models.get("endpoint") for cell in cells):
-            gpus = 0  # the policy is elsewhere
         workers = self.workers or gpus or int(there.get("CPU", 1))
         pool = ray.data.ActorPoolStrategy(
             min_size=1, max_size=max(1, min(workers, len(shares)))

@@ -231,6 +231,7 @@ def sampled(
         for name, vote in VOTES.items()
         if name in SAMPLED.values()
     }
+    told = all(path.confidence is not None for path in run.paths)
     lengths = np.array([path.tokens for path in run.paths], dtype=float)
     prompt, generated, scored = run.counts
     # A probe reads nothing of its own, the prompt neither.
@@ -247,6 +248,8 @@ def sampled(
         written = lengths[: len(lengths) // n * n].sum() / (len(lengths) // n)
         judged = scored if whole else read + per_token * written
         for title, name in SAMPLED.items():
+            if name == "confidence" and not told:  # by a server
+                continue
             if name == "argmax":
                 at = measures.best(rewards, finished, n)
                 picked = np.where(at >= 0, answers[at], -1)

@@ -186,6 +186,8 @@ def cells_of(
         name: method.get(name, table.get(name, default))
         for name, default in model_defaults().items()
     }
+    if models["in_flight"] is not None:
+        whole("in_flight", models["in_flight"], 1)
     named = {k: v for k, v in method.items() if k not in (*OWN, *models)}
     try:
         settings = settings_from(named, common)
