@@ -66,9 +66,9 @@ def policy(flags: Mapping[str, Any]) -> Any:
     from .lm import LanguageModel
 
     common = dict(revision=flags["revision"], template_args=flags["chat_template_args"])
-    if flags["endpoint"] is None:
+    if flags.get("endpoint") is None:
         for name in SERVED:
-            if flags[name] is not None:
+            if flags.get(name) is not None:
                 option = "--" + name.replace("_", "-")
                 raise UserError(f"{option} is for --endpoint; give it, or leave it out")
         return LanguageModel.load(

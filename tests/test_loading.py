@@ -162,7 +162,7 @@ def test_layers_that_no_cache_of_ours_holds_are_refused(
     layers = ["full_attention"] * (config["num_hidden_layers"] - 1) + [kind]
     config |= {"model_type": "qwen2", "layer_types": layers}
     (folder / "config.json").write_text(json.dumps(config))
-    match = "full_attention only|layers of kind " + kind + ".* server backend"
+    match = "full_attention only|layers of kind " + kind + ".*--endpoint"
     refused(folder, match)
 
 
