@@ -31,6 +31,10 @@ from tests.served import Served
 
 GREEDY = dataclasses.replace(PROPOSAL, temperature=0.0)
 KINDS = ("vllm", "sglang", "llama.cpp")
+LONG = [
+    kind if kind == "vllm" else pytest.param(kind, marks=pytest.mark.slow)
+    for kind in KINDS
+]
 
 
 def endpoint(
@@ -76,14 +80,16 @@ def off(z: torch.Tensor) -> float:
     return abs(float(z.mean()) - exact()) / float(z.std() / len(z) ** 0.5)
 
 
-def test_evidence_through_each_dialect(served: Served) -> None:
-    assert off(evidence(endpoint(served), 60)) < 3
-    for body in served.bodies:
-        ids = body.get("input_ids", body.get("prompt"))
-        assert isinstance(ids, list)  # and no text, which would be tokenised anew
+@pytest.mark.parametrize("kind", LONG)
+def test_evidence_through_each_dialect(kind: str) -> None:
+    with Served(kind, world()[0]) as running:
+        assert off(evidence(endpoint(running), 60)) < 3
+        for body in running.bodies:
+            ids = body.get("input_ids", body.get("prompt"))
+            assert isinstance(ids, list)  # and no text, which would be tokenised anew
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LONG)
 def test_a_server_fills_in_what_is_left_out(kind: str) -> None:
     """The test above can fail: without the neutral fields it does."""
     full = dialects.DIALECTS[kind].body
@@ -100,6 +106,7 @@ def test_a_server_fills_in_what_is_left_out(kind: str) -> None:
         assert off(evidence(endpoint(running, body=bare), 60)) > 6
 
 
+@pytest.mark.slow
 def test_posterior_is_approached_as_n_grows() -> None:
     """Through `solve`, as users call it."""
     lm, prm = world()
