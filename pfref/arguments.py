@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .dialects import DIALECTS
 from .errors import UserError
 from .options import add_options, escaped, number
 from .settings import Proposal, Settings
@@ -117,7 +118,7 @@ def add_models(group: Any) -> None:
     )
     group.add_argument(
         "--dialect",
-        choices=["vllm", "sglang", "llama.cpp", "transformers"],
+        choices=list(DIALECTS),
         help="what serves at --endpoint, if it does not say so itself",
     )
     group.add_argument(

@@ -73,6 +73,17 @@ ONE_BY_ONE = (
 NEUTRAL = dict(top_p=1.0, min_p=0.0, presence_penalty=0.0, frequency_penalty=0.0)
 
 
+def reason(why: str, which: Any) -> str:
+    """Why it stopped, of "length" or "stop", and in that case at what: a text, or an
+    end token, which has its id or nothing.
+    """
+    if why == "length":
+        return LENGTH
+    if why != "stop":
+        raise KeyError(f"finish_reason {why!r}")
+    return STOP if isinstance(which, str) else END
+
+
 def vllm_body(ask: Ask) -> dict[str, Any]:
     return NEUTRAL | dict(
         model=ask.model,
@@ -96,11 +107,7 @@ def vllm_body(ask: Ask) -> dict[str, Any]:
 
 def vllm_reply(answer: dict[str, Any]) -> Reply:
     choice = answer["choices"][0]
-    why, which = choice["finish_reason"], choice["stop_reason"]
-    if why == "stop":  # at a text, or at an end token, which has its id or nothing
-        why = STOP if isinstance(which, str) else END
-    elif why != "length":
-        raise KeyError(f"finish_reason {why!r}")
+    why = reason(choice["finish_reason"], choice["stop_reason"])
     return Reply(choice["token_ids"], choice["text"], why)
 
 
@@ -124,11 +131,8 @@ def sglang_body(ask: Ask) -> dict[str, Any]:
 
 def sglang_reply(answer: dict[str, Any]) -> Reply:
     finish = answer["meta_info"]["finish_reason"]
-    why = finish["type"]
-    if why == "stop":
-        why = STOP if isinstance(finish["matched"], str) else END
-    elif why != "length":
-        raise KeyError(f"finish_reason {why!r}")
+    stop = finish["matched"] if finish["type"] == "stop" else None
+    why = reason(finish["type"], stop)
     return Reply(answer["output_ids"], answer["text"], why)
 
 

@@ -80,14 +80,9 @@ def policy(flags: Mapping[str, Any]) -> Any:
             f"--prm {judge} needs the language model in this process; give a reward "
             "model of its own, or leave --endpoint out"
         )
-    return LanguageModel.connect(
-        flags["endpoint"],
-        flags["model"],
-        model=flags["endpoint_model"],
-        dialect=flags["dialect"],
-        in_flight=64 if flags["in_flight"] is None else flags["in_flight"],
-        **common,
-    )
+    names = dict(model="endpoint_model", dialect="dialect", in_flight="in_flight")
+    given = {k: flags[name] for k, name in names.items() if flags[name] is not None}
+    return LanguageModel.connect(flags["endpoint"], flags["model"], **given, **common)
 
 
 def probe_file(name: str) -> Path | None:

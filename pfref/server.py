@@ -193,7 +193,7 @@ class Endpoint:
         )
         if row in forced:
             rest = list(forced[row][len(written) :])
-            return self.written(flight, rest, room - len(written))
+            return self.written(*self.first_step(flight, rest), room - len(written))
         return self.pool.submit(
             self.step,
             flight,
@@ -235,7 +235,7 @@ class Endpoint:
             tokens, text = (tokens + new)[:limit], text + reply.text
             step, complete = self.first_step(flight, tokens)
             if complete or reply.why == LENGTH or len(tokens) >= limit:
-                return self.written(flight, step, room)
+                return self.written(step, complete, room)
             if not new:
                 raise UserError(
                     f"the server at {self.client.root} stopped without a token; "
@@ -271,9 +271,8 @@ class Endpoint:
                 return tokens[:k], True
         return tokens, False
 
-    def written(self, flight: Flight, tokens: list[int], room: int) -> Written:
+    def written(self, step: list[int], complete: bool, room: int) -> Written:
         """A step as `LanguageModel` has it: ended, or cut by a limit, or neither."""
-        step, complete = self.first_step(flight, tokens)
         ended = bool(step) and step[-1] in self.ends
         cut = not ended and (not complete or len(step) >= room)
         return Written(step, ended, cut, 0.0, torch.nan)

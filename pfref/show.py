@@ -16,7 +16,8 @@ def opening(thing: Any) -> Piece:
     """
     text = dedent(inspect.getsource(thing))
     tree = ast.parse(text)
-    body = tree.body[0].body if inspect.isclass(thing) else tree.body  # type: ignore[attr-defined]
+    top = tree.body[0] if inspect.isclass(thing) else tree
+    body: list[ast.stmt] = getattr(top, "body", [])
     kinds = ast.FunctionDef | ast.ClassDef
     first = next((node for node in body if isinstance(node, kinds)), None)
     if first is None:
