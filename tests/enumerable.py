@@ -5,8 +5,10 @@ Everything here is worked out by plain enumeration and full forward passes: no c
 filter.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -164,3 +166,14 @@ def log_target(path: Path, potential: str, tau: float = 1.0) -> float:
         return path.log_p + float(r[-1].log()) / tau
     factors: list[Tensor] = [x / (1 - x) if potential == "odds" else x for x in r]
     return path.log_p + sum(float(f.log()) for f in factors) / tau
+
+
+def exact_evidence(potential: str, width: int = 16, **options: Any) -> float:
+    """The sum over all solutions; `options` are those of `enumerate_paths`."""
+    paths = enumerate_paths(*world(3, width), **options)
+    return sum(math.exp(log_target(path, potential)) for path in paths)
+
+
+def standard_errors(z: Tensor, exact: float) -> float:
+    """Between the mean of estimates and the exact value."""
+    return abs(float(z.mean()) - exact) / float(z.std() / len(z) ** 0.5)

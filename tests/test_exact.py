@@ -11,15 +11,14 @@ from pfref.randomness import generators
 from pfref.reasoning import POTENTIALS, Reasoning
 from pfref.resampling import SCHEMES
 from pfref.smc import particle_filter
-from tests.enumerable import PROBLEM, PROPOSAL, enumerate_paths, log_target, world
-
-
-def exact_evidence(potential: str, **options) -> float:
-    lm, prm = world()
-    return sum(
-        math.exp(log_target(path, potential))
-        for path in enumerate_paths(lm, prm, **options)
-    )
+from tests.enumerable import (
+    PROBLEM,
+    PROPOSAL,
+    enumerate_paths,
+    exact_evidence,
+    log_target,
+    world,
+)
 
 
 def estimates(

@@ -4,7 +4,6 @@ serve where its requirements are installed, and vLLM where PFREF_VLLM is its com
 
 import importlib.util
 import json
-import math
 import os
 import socket
 import subprocess
@@ -25,8 +24,8 @@ from pfref.smc import particle_filter
 from tests.enumerable import (
     PROBLEM,
     PROPOSAL,
-    enumerate_paths,
-    log_target,
+    exact_evidence,
+    standard_errors,
     world,
 )
 
@@ -100,10 +99,7 @@ def live(
 
 
 def off(z: Any) -> float:
-    """Standard errors between the mean and the exact evidence."""
-    lm, prm = world(3, WIDTH)
-    exact = sum(math.exp(log_target(p, "score")) for p in enumerate_paths(lm, prm))
-    return abs(float(z.mean()) - exact) / float(z.std() / len(z) ** 0.5)
+    return standard_errors(z, exact_evidence("score", WIDTH))
 
 
 def evidence(policy: Endpoint, populations: int, particles: int) -> Any:

@@ -24,7 +24,9 @@ from tests.enumerable import (
     PROBLEM,
     PROPOSAL,
     enumerate_paths,
+    exact_evidence,
     log_target,
+    standard_errors,
     world,
 )
 from tests.served import Served
@@ -70,14 +72,8 @@ def evidence(policy: Any, populations: int, particles: int = 6) -> torch.Tensor:
     return run.last.log_evidence.exp()
 
 
-def exact() -> float:
-    lm, prm = world()
-    return sum(math.exp(log_target(path, "score")) for path in enumerate_paths(lm, prm))
-
-
 def off(z: torch.Tensor) -> float:
-    """Standard errors between the mean and the exact evidence."""
-    return abs(float(z.mean()) - exact()) / float(z.std() / len(z) ** 0.5)
+    return standard_errors(z, exact_evidence("score"))
 
 
 @pytest.mark.parametrize("kind", LONG)
