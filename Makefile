@@ -15,7 +15,7 @@ help:
 	@echo "make check   the quick tests, the linter, the formatter's and the types' complaints"
 	@echo "make format  bring all code into the one format"
 	@echo "make book    build the book into _build/html"
-	@echo "make pages   write the map of the package and the front page's tables anew, from the code"
+	@echo "make pages   write the map, the whole package's pages and the front page's tables anew, from the code"
 	@echo "make lab     open the book in JupyterLab, at its front page"
 	@echo "make site-check  open every built page in Chromium: accessibility, links, formulas, console"
 	@echo "make pdf     print the built book into _build/pdf/pfref.pdf"
@@ -62,9 +62,10 @@ nbval: .venv/.installed
 book: .venv/.installed
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 
-# What the code says about itself: book/map.md and the tables of book/index.md.
+# What the code says about itself: book/map.md, book/source/ and the tables of book/index.md.
 pages: .venv/.installed
 	$(BIN)/python -m tests.package_map
+	$(BIN)/python -m tests.source_pages
 	$(BIN)/python -m tests.front_page
 
 # After a change of the package: run the chapters and store what they print. CHAPTERS=book/05_resampling.ipynb for one.
@@ -74,7 +75,7 @@ execute: .venv/.installed
 
 lab: .venv/.installed
 	install -D -m 644 .binder/overrides.json .venv/share/jupyter/lab/settings/overrides.json
-	$(BIN)/jupyter lab --notebook-dir=book --LabApp.default_url=/lab/tree/index.md
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book/index.md
 
 # What follows needs Node and Chromium (CHROMIUM=path names another), and a built book.
 BROWSER := node -e 'import("./site/browser.mjs").then((b) => process.exit(b.executable() ? 0 : 1), () => process.exit(1))' 2>/dev/null

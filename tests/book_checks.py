@@ -599,9 +599,10 @@ def notation_of(notebook: Notebook, known: set[str]) -> list[str]:
 def contents(toc: dict[str, Any]) -> list[str]:
     """The files that _toc.yml names, without suffix."""
     return [toc["root"]] + [
-        chapter["file"]
+        page["file"]
         for part in toc.get("parts", [])
         for chapter in part.get("chapters", [])
+        for page in (chapter, *chapter.get("sections", []))
     ]
 
 
@@ -609,7 +610,7 @@ def toc_complaints(toc: dict[str, Any], root: Path = ROOT) -> list[str]:
     """The table of contents lists exactly the pages that exist."""
     there = {
         str(p.relative_to(root).with_suffix(""))
-        for kind in ("*.ipynb", "*.md")
+        for kind in ("*.ipynb", "*.md", "source/*.md")
         for p in (root / "book").glob(kind)
     }
     names = contents(toc)

@@ -24,30 +24,43 @@ ROOMS = {
     ),
     "The language model as a proposal": (
         *("lm", "prompts", "paths", "stepping", "decoding", "sampling"),
+    ),
+    "Under the proposal: caches, attention, devices": (
         *("cache", "groups", "attention", "kernels", "graphs"),
         *("loading", "hardware"),
     ),
     "The policy behind an endpoint": (
         *("policy", "server", "client", "connection", "dialects"),
     ),
-    "Reward models": ("prm", "families", "readers", "judgement", "probe"),
+    "Reward models": (
+        *("prm", "families", "readers", "judgement", "probe", "prm_endpoint"),
+    ),
     "Reasoning and answers": (
         *("__init__", "solver", "settings", "reasoning", "methods", "search"),
-        *("baselines", "solution", "answers", "history", "viewer", "plots"),
+        *("baselines", "solution", "answers"),
     ),
-    "The command line and the book": (
+    "The command line, the viewer and the book": (
         *("__main__", "arguments", "options", "pair", "inputs", "printing", "errors"),
-        *("records", "demo", "show", "exercises/__init__"),
+        *("history", "viewer", "plots", "records", "demo", "show"),
+        "exercises/__init__",
     ),
-    "Studies": (
+    "Studies: from a recipe to records": (
         *("study/arguments", "study/commands", "study/recipe", "study/tasks"),
         *("study/experiment", "study/estimate", "study/memory", "study/journal"),
-        *("study/records", "study/grades", "study/grading", "study/spelling"),
-        *("study/structure", "study/verifier", "study/verify_worker"),
-        *("study/measures", "study/report", "study/tables", "study/curves"),
-        *("study/rewards", "study/noisy", "study/probing", "study/outcomes"),
-        *("study/designs", "study/fleet", "study/scale", "study/stragglers"),
+        "study/records",
     ),
+    "Studies: right or wrong": (
+        *("study/grades", "study/grading", "study/spelling", "study/structure"),
+        *("study/verifier", "study/verify_worker"),
+    ),
+    "Studies: measures and reports": (
+        *("study/measures", "study/report", "study/tables", "study/curves"),
+    ),
+    "Studies: reward models": (
+        *("study/rewards", "study/noisy", "study/probing", "study/outcomes"),
+        "study/designs",
+    ),
+    "Studies: many machines": (*("study/fleet", "study/scale", "study/stragglers"),),
     "MiniMath": (
         *("minimath/problems", "minimath/subjects", "minimath/programs"),
         *("minimath/tokenizer", "minimath/pupils", "minimath/mistakes"),
@@ -55,12 +68,26 @@ ROOMS = {
         *("minimath/export", "minimath/evaluate"),
     ),
 }
+# Each room's page of the appendix, which tests.source_pages writes.
+PAGES = dict(
+    zip(
+        ROOMS,
+        [
+            *("filter", "proposal", "engine", "endpoint", "rewards", "reasoning"),
+            *("command_line", "study_runs", "study_grading", "study_reports"),
+            *("study_rewards", "study_machines", "minimath"),
+        ],
+        strict=True,
+    )
+)
 
 OPENING = """# Map of the package
 
 What each file of `pfref/` is for, the chapters that show its source, and tests that
-import it. A chapter in brackets shows a part only. Of the tests, at most three are
-named: first the one of the same name, then those that import the fewest other files.
+import it. A file's name leads to its whole source, on a page of
+[the package, whole](source/index.md). A chapter in brackets shows a part only. Of the
+tests, at most three are named: first the one of the same name, then those that import
+the fewest other files.
 A dash says that no test imports the file itself: those that use it are tested.
 The page is written from the code by `python -m tests.package_map`, and a test compares
 the two.
@@ -105,16 +132,32 @@ def lines_shown() -> dict[str, dict[Path, set[int]]]:
     return {path.name: shown(read(path))[0] for path in chapters()}
 
 
-def shown_by(name: str) -> str:
-    """Links to the chapters that show the module, in brackets if only together."""
+@cache
+def chapter_lines(name: str) -> dict[str, set[int]]:
+    """The chapters that show a module's lines, by their files' names, and the lines."""
     file = (ROOT / "pfref" / f"{name}.py").resolve()
     counted = countable(file.read_text(encoding="utf-8"))
+    found = {
+        chapter: counted & lines.get(file, set())
+        for chapter, lines in lines_shown().items()
+    }
+    return {chapter: lines for chapter, lines in found.items() if lines}
+
+
+def shown_by(name: str) -> str:
+    """Links to the chapters that show the module, in brackets if only a part."""
+    file = ROOT / "pfref" / f"{name}.py"
+    counted = countable(file.read_text(encoding="utf-8"))
     links = []
-    for chapter, lines in lines_shown().items():
-        if met := counted & lines.get(file, set()):
-            link = f"[{int(chapter[:2])}]({chapter})"
-            links.append(link if met == counted else f"({link})")
+    for chapter, lines in chapter_lines(name).items():
+        link = f"[{int(chapter[:2])}]({chapter})"
+        links.append(link if lines == counted else f"({link})")
     return ", ".join(links) or "–"
+
+
+def anchor(name: str) -> str:
+    """Where a file stands on its page: the anchor of its heading `name.py`."""
+    return re.sub(r"[^\w-]", "", f"{name}.py").lower()
 
 
 def mentioned(test: str) -> set[str]:
@@ -171,8 +214,9 @@ def page() -> str:
         for name in modules:
             file = ROOT / "pfref" / f"{name}.py"
             purpose = sentence(docstring(file)).replace("|", "\\|")
+            link = f"[`{name}.py`](source/{PAGES[room]}.md#{anchor(name)})"
             rows.append(
-                f"| `{name}.py` | {purpose} | {shown_by(name)} | {tested_by(name)} |"
+                f"| {link} | {purpose} | {shown_by(name)} | {tested_by(name)} |"
             )
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
