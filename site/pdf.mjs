@@ -9,10 +9,12 @@ import { launch, typeset } from "./browser.mjs";
 const root = resolve(process.argv[2] ?? "_build/html");
 const target = resolve(process.argv[3] ?? "_build/pdf/pfref.pdf");
 const folder = join(root, "book");
+const SITE = "https://pfref.github.io/pfref/book/"; // has what is not printed
 const up = relative(dirname(target), root);
 const read = (name) => readFileSync(join(folder, name), "utf8");
 
-/** The pages in the order of the book's contents, its front page first. */
+/** The pages in the order of the book's contents, its front page first. The package's
+ * source, a folder of its own, is left out: it would be hundreds of pages. */
 function order() {
   const contents = read("index.html").split('<nav class="bd-links')[1].split("</nav>")[0];
   const names = [...contents.matchAll(/href="([\w-]+\.html)"/g)].map((found) => found[1]);
@@ -30,6 +32,7 @@ function article(name) {
     .replace(/href="#([^"]+)"/g, `href="#${stem}--$1"`)
     .replace(/href="([\w-]+)\.html#([^"]+)"/g, 'href="#$1--$2"')
     .replace(/href="([\w-]+)\.html"/g, 'href="#$1"')
+    .replace(/href="(source\/[\w-]+\.html)/g, `href="${SITE}$1`)
     .replace(/<details /g, "<details open ")
     .replace(/(src|href)="\.\.\//g, `$1="${up}/`)
     .replace(/<a class="headerlink"[\s\S]*?<\/a>/g, "");

@@ -78,9 +78,10 @@ def test_the_front_page_says_how_much_is_shown() -> None:
     assert all(abs(said[k] - found[k]) <= 2 for k in said), (said, found, AGAIN)
 
 
-def test_all_that_the_filter_runs_through_is_shown() -> None:
-    """As the front page says."""
-    assert [name for name in CORE if len(set(front_page.shown_of(name))) > 1] == []
+def test_all_that_the_filter_runs_through_is_shown_in_pieces() -> None:
+    """No module of it is left to the appendix alone."""
+    shares = {name: front_page.shown_of(name) for name in CORE}
+    assert [name for name, (met, lines) in shares.items() if met < lines / 10] == []
 
 
 # Claims
