@@ -80,6 +80,13 @@ def test_what_a_reader_needs_is_there(page: str, there: str) -> None:
     assert there in page
 
 
+def test_a_part_of_the_contents_that_folds_has_a_name() -> None:
+    toggle = '<summary><span class="toctree-toggle" role="presentation"></span>'
+    named = pages.readable(toggle)
+    assert named.startswith('<summary aria-label="Pages below this one"><span class')
+    assert pages.readable(named) == named
+
+
 def test_a_page_is_finished_once(page: str) -> None:
     assert pages.finished(page, "book/page.html") == page
     assert page.count('name="viewport"') == 1

@@ -54,6 +54,9 @@ def parameters(found: re.Match[str]) -> str:
 def readable(page: str) -> str:
     """With the roles and names that a screen reader needs."""
     page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    toggle = '<summary><span class="toctree-toggle"'  # an icon alone
+    named = toggle.replace("<summary", '<summary aria-label="Pages below this one"')
+    page = page.replace(toggle, named)
     page = page.replace(' role="doc-biblioentry"', ' role="listitem"')
     page = re.sub(r'<th class="head( [^"]*)?">\s*(<p></p>)?\s*</th>', "<td></td>", page)
     # A symbol alone as a heading is no text to axe: MathJax draws it, and hides MathML.
