@@ -6,8 +6,9 @@ from xml.etree import ElementTree
 import pytest
 
 from book.drawings.__main__ import FOLDER
+from book.drawings.front import NEEDS, PLACES
 from book.drawings.kit import DRAWINGS
-from tests.book_checks import BOOK, chapters
+from tests.book_checks import BOOK, chapters, read, source
 from tests.test_pages import texts
 
 IMAGE = re.compile(r"!\[([^\]]*)\]\(_static/drawings/([\w-]+)\.svg\)")
@@ -52,3 +53,21 @@ def test_each_is_shown_and_described() -> None:
     assert set(shown) == set(DRAWINGS)
     for alts in shown.values():
         assert all(len(alt) > 40 and alt.endswith(".") for alt in alts)
+
+
+def before(chapter: int) -> set[int]:
+    """All that a chapter needs, by the front page's chart."""
+    direct = NEEDS.get(chapter, ())
+    return set(direct).union(*(before(other) for other in direct))
+
+
+def test_the_chart_of_chapters_says_what_they_need() -> None:
+    """As each says itself, in the paragraph that begins with "You need"."""
+    assert set(PLACES) == {int(path.name[:2]) for path in chapters()}
+    for path in chapters():
+        chapter = int(path.name[:2])
+        said = re.search(r"^You need .*", source(read(path)["cells"][1]), re.M)
+        assert said, path
+        words = said[0].partition("Otherwise")[0]  # chapter 13 stands alone
+        named = {int(number) for number in re.findall(r"\((\d\d)_\w+\.ipynb", words)}
+        assert set(NEEDS.get(chapter, ())) <= named <= before(chapter), path

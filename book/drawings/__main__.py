@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from . import foundations, language, methods, models, studies  # noqa: F401
+from . import foundations, front, language, methods, models, studies  # noqa: F401
 from .kit import DRAWINGS
 
 FOLDER = Path(__file__).parents[1] / "_static" / "drawings"
