@@ -80,8 +80,9 @@ class Client:
         stopped: threading.Event | None = None,
     ) -> Read:
         """What `read` makes of the answer; it raises KeyError or its kin if that is not
-        what it should be. Raises UserError if all tries fail, if the server refuses, or
-        if it is `stopped` before the next try.
+        what it should be, and UserError if another try would not mend it. Raises
+        UserError also if all tries fail, if the server refuses, or if it is `stopped`
+        before the next try.
         """
         response, found = self.trying(
             lambda: self.http.post(self.root + path, json=body), read, stopped
@@ -121,6 +122,8 @@ class Client:
                     return response, None
                 else:
                     return response, read(response.json())
+            except UserError:  # of `read`: another try would not mend it
+                raise
             except httpx.TimeoutException:
                 problem = f"does not answer within {self.patience:g} seconds"
             except httpx.TransportError as error:

@@ -53,13 +53,7 @@ def connect(
         generation = None
     settings = SimpleNamespace(config=config, generation_config=generation)
     client = Client(url, in_flight, patience)
-    models = client.get("/v1/models")
-    listed = models.get("data") if isinstance(models, dict) else None
-    served = [
-        entry
-        for entry in (listed if isinstance(listed, list) else [])
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-    ]
+    served = listed(client)
     kind = DIALECTS[dialect or kind_of(client, served)]
     context = context_of(config)
     # transformers may load what it does not list.
@@ -68,8 +62,7 @@ def connect(
     else:
         entry = chosen(served, model, client.root)
         model = entry["id"]
-        most = entry.get("max_model_len")
-        context = min(context, most) if isinstance(most, int) else context
+        context = min(context, *(most - kind.spare for most in tokens_taken(entry)))
     tell_once(f"the policy is behind {kind.name}: {kind.promise}")
     return Endpoint(
         client,
@@ -82,6 +75,27 @@ def connect(
         template_args,
         in_flight,
     )
+
+
+def tokens_taken(entry: dict[str, Any]) -> list[int]:
+    """How many tokens of prompt and solution the server holds, where it says so: vLLM
+    and SGLang in max_model_len; llama.cpp those of one of its slots.
+    """
+    meta = entry.get("meta")
+    slot = meta.get("n_ctx") if isinstance(meta, dict) else None
+    found = (entry.get("max_model_len"), slot)
+    return [most for most in found if isinstance(most, int) and most > 0]
+
+
+def listed(client: Client) -> list[dict[str, Any]]:
+    """What the server says of the models that it serves."""
+    models = client.get("/v1/models")
+    found = models.get("data") if isinstance(models, dict) else None
+    return [
+        entry
+        for entry in (found if isinstance(found, list) else [])
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+    ]
 
 
 def kind_of(client: Client, served: Sequence[dict[str, Any]]) -> str:

@@ -2,9 +2,9 @@
 filled from a server's defaults, and how their answers are read.
 
 A field left out is filled in by the server: vLLM takes a checkpoint's recommended
-values (Qwen2.5-Instruct: top_p 0.8, repetition penalty 1.05), llama.cpp its own (top_k
-40, top_p 0.95, min_p 0.05), transformers top_k 50. Then particles are not drawn from
-the model, and no weight corrects it.
+values (Qwen2.5-Instruct: top_p 0.8, repetition penalty 1.05), llama.cpp those of the
+.gguf file or its own (top_k 40, top_p 0.95, min_p 0.05), transformers top_k 50. Then
+particles are not drawn from the model, and no weight corrects it.
 """
 
 import json
@@ -40,7 +40,8 @@ class Ask:
 @dataclass(frozen=True)
 class Reply:
     """What a server wrote: its tokens, or its text where it gives none; and why it
-    stopped: by an end token, at the limit, or otherwise.
+    stopped: by an end token, which is then the last of `tokens`, at the limit, or
+    otherwise.
     """
 
     tokens: list[int] | None
@@ -56,6 +57,7 @@ class Dialect:
     ids      does it take and give token ids?
     body     what is posted; reply: what comes back, KeyError if a field is missing
     promise  what the same seeds give
+    spare    tokens of its context that it will not fill
     """
 
     name: str
@@ -64,6 +66,7 @@ class Dialect:
     body: Callable[[Ask], dict[str, Any]]
     reply: Callable[[dict[str, Any]], Reply]
     promise: str
+    spare: int = 0
 
 
 ONE_BY_ONE = (
@@ -132,12 +135,18 @@ def sglang_body(ask: Ask) -> dict[str, Any]:
 def sglang_reply(answer: dict[str, Any]) -> Reply:
     finish = answer["meta_info"]["finish_reason"]
     stop = finish["matched"] if finish["type"] == "stop" else None
+    if stop == "NaN happened":  # an end token then stands for one that was not drawn
+        raise KeyError("a token: its logits are NaN")
     why = reason(finish["type"], stop)
     return Reply(answer["output_ids"], answer["text"], why)
 
 
 def llama_body(ask: Ask) -> dict[str, Any]:
+    """`n_cache_reuse` would shift keys and values to other positions, which only comes
+    near the model's logits. Without `response_fields` it sends the prompt back as text.
+    """
     return NEUTRAL | dict(
+        model=ask.model,
         prompt=ask.ids,
         n_predict=ask.tokens,
         seed=ask.seed,
@@ -156,13 +165,20 @@ def llama_body(ask: Ask) -> dict[str, Any]:
         stop=ask.stop,
         return_tokens=True,
         cache_prompt=True,
+        n_cache_reuse=0,
+        response_fields=["tokens", "content", "stop_type", "truncated"],
     )
 
 
 def llama_reply(answer: dict[str, Any]) -> Reply:
+    """Its text is without the stop's, which the tokens have."""
     why = {"eos": END, "limit": LENGTH, "word": STOP}[answer["stop_type"]]
-    if answer.get("truncated"):
-        raise KeyError("a context that is long enough: the server cut the prompt")
+    if answer["truncated"]:
+        raise UserError(
+            "llama.cpp's context is full, and it has cut the solution or forgotten its "
+            "beginning; start it with a larger --ctx-size, or give a smaller "
+            "--max-tokens"
+        )
     return Reply(answer["tokens"], answer["content"], why)
 
 
@@ -209,8 +225,17 @@ DIALECTS = {
             sglang_body,
             sglang_reply,
             "seeds count only if the server runs with --enable-deterministic-inference",
+            spare=6,  # it refuses a prompt that is longer
         ),
-        Dialect("llama.cpp", "/completion", True, llama_body, llama_reply, ONE_BY_ONE),
+        Dialect(
+            "llama.cpp",
+            "/completion",
+            True,
+            llama_body,
+            llama_reply,
+            ONE_BY_ONE,
+            spare=1,  # at its last token it says that the context is full
+        ),
         Dialect(
             "transformers",
             "/v1/completions",

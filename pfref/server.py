@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from .client import Client, Pool
-from .dialects import ELSEWHERE, END, LENGTH, Ask, Dialect, Reply, check
+from .dialects import ELSEWHERE, LENGTH, Ask, Dialect, Reply, check
 from .errors import UserError
 from .paths import Paths, Written
 from .prompts import check_room, inside, problem_ids
@@ -206,8 +206,8 @@ class Endpoint:
     def step(
         self, flight: Flight, ids: list[int], text: str, room: int, seed: int
     ) -> Written:
-        """A step after `ids`, in as many requests as it takes: a delimiter after
-        nothing but white space stops a server, but ends no step.
+        """A step after `ids`, in as many requests as it takes: neither a delimiter
+        after nothing but white space nor a limit of the server's own ends a step.
         """
         p, tokens = flight.proposal, list[int]()
         limit = min(p.step_tokens or p.max_step_tokens, room)
@@ -234,7 +234,8 @@ class Endpoint:
             new = self.tokens_of(flight, reply)
             tokens, text = (tokens + new)[:limit], text + reply.text
             step, complete = self.first_step(flight, tokens)
-            if complete or reply.why == LENGTH or len(tokens) >= limit:
+            cut = reply.tokens is None and reply.why == LENGTH
+            if complete or cut or len(tokens) >= limit:
                 return self.written(step, complete, room)
             if not new:
                 raise UserError(
@@ -243,20 +244,22 @@ class Endpoint:
                 )
 
     def tokens_of(self, flight: Flight, reply: Reply) -> list[int]:
-        """A reply's tokens, with the end token."""
-        tokens, why = reply.tokens, reply.why
+        """A reply's tokens, with the end token where a text has none. After one that
+        ends nothing here (llama.cpp stops at <|fim_pad|>) another request goes on.
+        """
+        tokens = reply.tokens
         if tokens is None:
             with self.lock:
                 tokens = inside(self.tokenizer, reply.text) if reply.text else []
             closed = tokens[-1:] and tokens[-1] in flight.closers
-            why = END if why != LENGTH and not closed else why
+            ended = tokens[-1:] and tokens[-1] in self.ends
+            if reply.why != LENGTH and not closed and not ended:
+                tokens = [*tokens, self.ends[0]]
         if any(token >= self.vocabulary for token in tokens):
             raise UserError(
                 "the server writes tokens that --model's tokenizer does not have: it "
                 "serves another model"
             )
-        if why == END and not (tokens and tokens[-1] in self.ends):
-            tokens = [*tokens, self.ends[0]]
         return tokens
 
     def first_step(self, flight: Flight, tokens: list[int]) -> tuple[list[int], bool]:

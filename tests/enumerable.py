@@ -21,6 +21,7 @@ from transformers import (
     Qwen2Model,
 )
 
+from pfref import solve
 from pfref.lm import LanguageModel, Proposal
 from pfref.prm import FAMILIES, RewardModel, new_head
 
@@ -177,3 +178,23 @@ def exact_evidence(potential: str, width: int = 16, **options: Any) -> float:
 def standard_errors(z: Tensor, exact: float) -> float:
     """Between the mean of estimates and the exact value."""
     return abs(float(z.mean()) - exact) / float(z.std() / len(z) ** 0.5)
+
+
+def far_from_posterior(policy: Any, particles: int, width: int = 16) -> float:
+    """Total variation between the posterior over solutions and what `solve` gives:
+    the mean over four seeds.
+    """
+    lm, prm = world(3, width)
+    target: dict[str, float] = {}
+    for path in enumerate_paths(lm, prm):
+        text = lm.tokenizer.decode(sum(path.steps, ())[:-1])
+        target[text] = math.exp(log_target(path, "score"))
+    z, distances = sum(target.values()), list[float]()
+    for seed in range(4):
+        options = dict(seed=seed, potential="score", proposal=PROPOSAL)
+        found = dict.fromkeys(target, 0.0)
+        for particle in solve(PROBLEM, policy, prm, particles, **options).particles:
+            if particle.weight > 0:
+                found[particle.text] += particle.weight  # no other than the target's
+        distances.append(sum(abs(found[t] - p / z) for t, p in target.items()) / 2)
+    return sum(distances) / 4

@@ -1,5 +1,6 @@
-"""Servers that speak as vLLM, SGLang and llama.cpp do, over the enumerable world: their
-protocols by the book, and defaults that are not neutral, as theirs are not.
+"""Servers that speak as vLLM, SGLang and llama.cpp do, over the enumerable world, with
+defaults that are not neutral, as theirs are not. How they answer was compared with real
+servers (vLLM 0.32, llama.cpp's build 11434) and with SGLang 0.5.23's sources.
 
     with Served("vllm", lm) as server: connect(server.url, ...)
 
@@ -23,6 +24,13 @@ PATHS = {"/v1/completions": "vllm", "/generate": "sglang", "/completion": "llama
 # What these servers take for a field that is left out (fewer tokens are kept here,
 # since the world has four).
 DEFAULTS = dict(top_k=2, temperature=0.7)
+CONTEXT, LONGEST = 64, "max_model_len"  # tokens, and what vLLM and SGLang call them
+# SGLang refuses any other (its SamplingParams).
+SGLANG = """max_new_tokens stop stop_token_ids stop_regex temperature top_p top_k min_p
+frequency_penalty presence_penalty repetition_penalty min_new_tokens n beam_width
+json_schema regex ebnf structural_tag ignore_eos skip_special_tokens
+spaces_between_special_tokens no_stop_trim stream_interval logit_bias sampling_seed
+custom_params watermark"""
 
 
 class Served:
@@ -30,8 +38,11 @@ class Served:
 
     def __init__(self, kind: str, lm: LanguageModel, slow: float = 0.0) -> None:
         self.kind, self.lm, self.slow = kind, lm, slow
+        self.context = CONTEXT  # tokens of one request
         self.faults: list[Any] = []
         self.dead_after: int | None = None  # so many requests
+        self.cap = 64  # tokens that it writes, whatever it is asked for
+        self.also_ends: list[int] = []  # tokens that stop it, and end nothing here
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.known: dict[tuple[int, ...], torch.Tensor] = {}
@@ -82,28 +93,45 @@ class Served:
             {"vllm": "max_tokens", "sglang": "max_new_tokens"}.get(kind, "n_predict"),
             16,
         )
+        values["limit"] = min(values["limit"], self.cap)
         values["seed"] = own.get("sampling_seed", own.get("seed", 0))
         values["stop"] = own.get("stop", [])
-        values["ends"] = own.get("stop_token_ids") or sorted(self.lm.end_tokens)
+        values["ends"] = [*sorted(self.lm.end_tokens), *self.also_ends]
+        values["ends"] += own.get("stop_token_ids", [])
         if kind == "llama.cpp" and own.get("samplers") != ["temperature"]:
             values["top_k"] = 2
         ids = body["input_ids"] if kind == "sglang" else body["prompt"]
         tokens, why, what = self.write(ids, values)
         text = self.lm.tokenizer.decode(tokens, skip_special_tokens=True)
+        keep = {"vllm": "include_stop_str_in_output", "sglang": "no_stop_trim"}
+        if why == "word" and not own.get(keep.get(kind, ""), False):
+            text = text[: text.index(what)]  # llama.cpp never sends it
         if kind == "vllm":
             choice = dict(
                 text=text,
-                token_ids=tokens,
+                token_ids=tokens if own.get("return_token_ids") else None,
                 finish_reason="length" if why == "length" else "stop",
                 stop_reason=what if why == "word" else None,
             )
             return dict(object="text_completion", choices=[choice])
         if kind == "sglang":
+            if unknown := set(own) - {*SGLANG.split()}:
+                return dict(error=dict(message=f"unexpected argument {unknown}"))
             finish = dict(type="length" if why == "length" else "stop", matched=what)
             meta = dict(finish_reason=finish, completion_tokens=len(tokens))
             return dict(text=text, output_ids=tokens, meta_info=meta)
+        full = len(ids) + len(tokens) >= self.context
         stop = {"end": "eos", "length": "limit", "word": "word"}[why]
-        return dict(content=text, tokens=tokens, stop_type=stop, truncated=False)
+        said = dict(
+            content=text,
+            tokens=tokens if own.get("return_tokens") else [],
+            stop_type="limit" if full and why == "word" else stop,
+            truncated=full,
+            prompt=self.lm.tokenizer.decode(ids),
+            generation_settings=values,
+        )
+        wanted = own.get("response_fields") or said
+        return {name: said[name] for name in wanted}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -117,8 +145,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path != "/v1/models":
             return self.say({"error": {"message": "not found"}}, 404)
-        entry = dict(id="tiny", owned_by=OWNED.get(self.served.kind, "somebody"))
-        self.say(dict(object="list", data=[entry | dict(max_model_len=64)]))
+        kind, most = self.served.kind, self.served.context
+        entry: dict[str, Any] = dict(id="tiny", owned_by=OWNED.get(kind, "somebody"))
+        entry |= {"meta": {"n_ctx": most}} if kind == "llama.cpp" else {LONGEST: most}
+        self.say(dict(object="list", data=[entry]))
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -1,19 +1,16 @@
 """Against servers that others have written, on this machine's loopback: transformers
-serve where its requirements are installed, and vLLM where PFREF_VLLM is its command.
+serve where its requirements are installed, vLLM where PFREF_VLLM is its command, and
+llama.cpp where PFREF_LLAMA is its server's.
 """
 
 import importlib.util
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from pfref.lm import LanguageModel
@@ -25,9 +22,12 @@ from tests.enumerable import (
     PROBLEM,
     PROPOSAL,
     exact_evidence,
+    far_from_posterior,
     standard_errors,
     world,
 )
+from tests.gguf_files import write_gguf
+from tests.live import free_port, llama, running
 
 WIDTH = 128  # heads of 32: vLLM's kernels take none of 4
 SERVE = "from transformers.cli.transformers import main; main()"
@@ -35,25 +35,23 @@ NEEDED = ("fastapi", "uvicorn", "openai")
 HAVE = {
     "transformers": all(importlib.util.find_spec(name) for name in NEEDED),
     "vllm": bool(os.environ.get("PFREF_VLLM")),
+    "llama.cpp": bool(os.environ.get("PFREF_LLAMA")),
 }
 REASONS = {
     "transformers": "needs transformers[serving]",
     "vllm": "needs PFREF_VLLM, the path of vLLM's command",
+    "llama.cpp": "needs PFREF_LLAMA, the path of llama.cpp's server",
 }
 
 
 def command(kind: str, folder: Path, port: int) -> list[str]:
     if kind == "transformers":
         return [sys.executable, "-c", SERVE, "serve", str(folder), "--port", str(port)]
+    if kind == "llama.cpp":
+        return llama(folder / "tiny.gguf", port, "--parallel", "8")
     limits = ["--max-model-len", "64", "--max-num-seqs", "64", "--enforce-eager"]
     start = [os.environ["PFREF_VLLM"], "serve", str(folder), "--port", str(port)]
     return [*start, "--dtype", "float32", *limits]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @pytest.fixture(
@@ -77,25 +75,12 @@ def live(
     (folder / "generation_config.json").write_text(
         json.dumps(advice | {"eos_token_id": 0})
     )
+    if request.param == "llama.cpp":
+        own = dict(top_k=2, top_p=0.7, penalty_repeat=1.5)
+        write_gguf(lm.model, lm.tokenizer, folder / "tiny.gguf", **own)
     port = free_port()
-    quiet = dict(os.environ, HF_HUB_OFFLINE="1", VLLM_CPU_KVCACHE_SPACE="1")
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            command(request.param, folder, port), stdout=log, stderr=log, env=quiet
-        )
-    try:
-        for _ in range(240):
-            assert process.poll() is None, (folder / "log").read_text()[-2000:]
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.5)
+    with running(command(request.param, folder, port), port, folder / "log"):
         yield request.param, f"http://127.0.0.1:{port}/v1", folder
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def off(z: Any) -> float:
@@ -125,7 +110,8 @@ def test_the_advice_of_the_checkpoint_would_change_it(
     kind, url, folder = live
     policy = LanguageModel.connect(url, folder, in_flight=8)
     full = policy.dialect.body
-    left_out = ("top_k", "top_p", "repetition_penalty", "generation_config")
+    left_out = ["top_k", "top_p", "repetition_penalty", "generation_config"]
+    left_out += ["repeat_penalty", "samplers"]
 
     def bare(ask: Any) -> dict[str, Any]:
         body = {k: v for k, v in full(ask).items() if k not in left_out}
@@ -137,6 +123,15 @@ def test_the_advice_of_the_checkpoint_would_change_it(
         assert off(evidence(policy, 60, 4).log_evidence.exp()) > 4
     finally:
         object.__setattr__(policy.dialect, "body", full)
+
+
+@pytest.mark.slow
+def test_posterior_is_approached_as_n_grows(live: tuple[str, str, Path]) -> None:
+    """Through `solve`, as users call it."""
+    _, url, folder = live
+    policy = LanguageModel.connect(url, folder, in_flight=8)
+    few, many = (far_from_posterior(policy, n, WIDTH) for n in (8, 128))
+    assert many < few / 2
 
 
 @pytest.mark.slow
