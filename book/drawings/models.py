@@ -80,7 +80,7 @@ def two_models_one_filter(d: Drawing) -> None:
         d.dot(102 + 52 * place, 204, radius(size, 10), family)
     d.label(180, 238, "weights $w_t^n$, ESS$_t$, ancestors $a_t^n$", size=14)
     d.label(180, 264, "resampling: copy and drop", size=14)
-    d.label(180, 290, "at the end: a weighted vote", size=14)
+    d.label(180, 290, "at the end: a vote by weight", size=14)
     d.box(180, 420, 300, 56, "", ORANGE)
     d.label(180, 410, "reward model", bold=True, size=15)
     d.label(180, 430, "score $r_t$ of a prefix, with a cache", size=14)
@@ -132,7 +132,7 @@ def solve_pipeline(d: Drawing) -> None:
             d.box(
                 x - 40 + 40 * part, y, 80 * part, 14, "", (BLUE, GREY)[place], corner=2
             )
-    d.label(180, 398, "weighted vote: share of each answer", size=14)
+    d.label(180, 398, "vote: each answer's share of the weight", size=14)
     for x, answer in zip(xs, ("37", "12", "5/6"), strict=True):
         d.arrow((x, 412), (x, 436), colour=INK)
         d.box(x, 454, 84, 34, answer, BLUE, bold=True, size=LARGE)
