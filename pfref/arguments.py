@@ -122,7 +122,7 @@ def add_models(group: Any) -> None:
         help="what serves at --endpoint, if it does not say so itself",
     )
     group.add_argument(
-        "--in-flight", type=int, help="requests to --endpoint at once (default: 64)"
+        "--in-flight", type=int, help="requests to a server at once (default: 64)"
     )
     group.add_argument(
         "--prm",
@@ -140,6 +140,18 @@ def add_models(group: Any) -> None:
         "--prm-separator",
         type=escaped,
         help="what closes a step for a reward model of TRL's, such as '\\n\\n'",
+    )
+    group.add_argument(
+        "--prm-endpoint",
+        metavar="URL",
+        help="of a vLLM that runs --prm, such as http://localhost:8001/v1; only the "
+        "tokenizer and the configuration of --prm are then read here. A key is taken "
+        "from PFREF_PRM_API_KEY",
+    )
+    group.add_argument(
+        "--prm-endpoint-model",
+        metavar="NAME",
+        help="the reward model's name there, if not alone",
     )
     group.add_argument(
         "--prm-noise",

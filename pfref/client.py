@@ -31,6 +31,7 @@ class Client:
     patience   seconds for an answer
     pauses     before each further try of a request that failed for a reason that may
                pass: no connection, no answer in time, half an answer, 429 and 5xx
+    variable   the environment variable that holds the server's key
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Client:
         in_flight: int = 64,
         patience: float = 600,
         pauses: Sequence[float] | None = None,
+        variable: str = KEY,
     ) -> None:
         try:
             parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -53,15 +55,17 @@ class Client:
             )
         if parts.username or parts.password or parts.query:
             raise UserError(
-                f"keep keys out of the address; put yours into the variable {KEY}"
+                f"keep keys out of the address; put yours into the variable {variable}"
             )
         self.root = f"{parts.scheme}://{parts.netloc}" + parts.path.rstrip("/")
         self.root = self.root.removesuffix("/v1")
         self.pauses = PAUSES if pauses is None else pauses
         self.patience = patience
-        self.key = os.environ.get(KEY, "").strip()
+        self.variable, self.key = variable, os.environ.get(variable, "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
-            raise UserError(f"the key in {KEY} is not one line of plain characters")
+            raise UserError(
+                f"the key in {variable} is not one line of plain characters"
+            )
         self.in_flight, self.retried = 0, 0  # now; all in all
         self.lock = threading.Lock()
         self.http = httpx.Client(
@@ -145,7 +149,8 @@ class Client:
     def refusal(self, response: httpx.Response) -> str:
         if response.status_code in (401, 403):
             return (
-                f"the server at {self.root} wants a key; put it into the variable {KEY}"
+                f"the server at {self.root} wants a key; put it into the variable "
+                f"{self.variable}"
             )
         return (
             f"the server at {self.root} refuses with {response.status_code}: "

@@ -6,7 +6,13 @@ from typing import Any
 
 from .errors import UserError
 
-SERVED = ("endpoint_model", "dialect", "in_flight")  # flags of an endpoint
+# Flags of servers, and those that name one of which one is needed.
+SERVED = {
+    "endpoint_model": ("endpoint",),
+    "dialect": ("endpoint",),
+    "in_flight": ("endpoint", "prm_endpoint"),
+    "prm_endpoint_model": ("prm_endpoint",),
+}
 PROBES = Path(__file__).parent / "probes"
 
 
@@ -24,41 +30,67 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
 
     best_device(flags["device"])
     best_device(flags["prm_device"])
-    own = {
-        "--prm-device": flags["prm_device"],
-        "--prm-family": flags["prm_family"],
-        "--prm-separator": flags["prm_separator"],
-        "--prm-revision": flags["prm_revision"],
-    }
+    check(flags)
     judge = flags["prm"] or default_reward_model(flags["model"])
-    if (judge == "self" or probe_file(judge)) and (
-        given := [name for name in own if own[name] is not None]
-    ):
-        raise UserError(
-            f"--prm {judge} is a part of the language model and takes no {given[0]}; "
-            "leave it out, or name a reward model"
-        )
-    if probe_file(judge) and flags["prm_noise"] is not None:
-        raise UserError("--prm-noise is for reward models, and not for a probe")
     lm: Any = policy(flags)
     if judge == "self":
         prm: Any = RewardModel.judging(lm)
     elif file := probe_file(judge):
         prm = Probe.load(file, lm)
     else:
-        prm = RewardModel.load(
-            judge,
-            flags["prm_device"] or flags["device"],
-            flags["dtype"],
-            family=flags["prm_family"],
-            separator=flags["prm_separator"],
-            revision=flags["prm_revision"],
-        )
+        names = ("family", "separator", "revision")
+        named = {name: flags[f"prm_{name}"] for name in names}
+        if (url := flags.get("prm_endpoint")) is not None:
+            there = dict(model="prm_endpoint_model", in_flight="in_flight")
+            prm = RewardModel.connect(url, judge, **given(flags, there), **named)
+        else:
+            device = flags["prm_device"] or flags["device"]
+            prm = RewardModel.load(judge, device, flags["dtype"], **named)
     if flags["prm_noise"] is not None:
         from .study.noisy import NoisyRewardModel
 
         prm = NoisyRewardModel(prm, flags["prm_noise"])
     return lm, prm
+
+
+def check(flags: Mapping[str, Any]) -> None:
+    """Raises UserError for flags of models that do not go together."""
+    have = {name for name, value in flags.items() if value is not None}
+    for name, servers in SERVED.items():
+        if name in have and not have & {*servers}:
+            told = " or ".join(map(option, servers))
+            raise UserError(f"{option(name)} is for {told}; give it, or leave it out")
+    judge = flags["prm"]
+    probe = judge is not None and probe_file(judge) is not None
+    if judge == "self" or probe:
+        for name in ("device", "family", "separator", "revision", "endpoint"):
+            if f"prm_{name}" in have:
+                raise UserError(
+                    f"--prm {judge} is a part of the language model and takes no "
+                    f"--prm-{name}; leave it out, or name a reward model"
+                )
+        if "endpoint" in have:
+            raise UserError(
+                f"--prm {judge} needs the language model in this process; give a "
+                "reward model of its own, or leave --endpoint out"
+            )
+    if probe and "prm_noise" in have:
+        raise UserError("--prm-noise is for reward models, and not for a probe")
+    for name in ("prm_device", "prm_noise"):
+        if "prm_endpoint" in have and name in have:
+            raise UserError(
+                f"{option(name)} is for a reward model in this process; leave it out, "
+                "or --prm-endpoint"
+            )
+
+
+def option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def given(flags: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments that flags give, by argument and flag."""
+    return {k: flags[name] for k, name in names.items() if flags[name] is not None}
 
 
 def policy(flags: Mapping[str, Any]) -> Any:
@@ -67,22 +99,12 @@ def policy(flags: Mapping[str, Any]) -> Any:
 
     common = dict(revision=flags["revision"], template_args=flags["chat_template_args"])
     if flags.get("endpoint") is None:
-        for name in SERVED:
-            if flags.get(name) is not None:
-                option = "--" + name.replace("_", "-")
-                raise UserError(f"{option} is for --endpoint; give it, or leave it out")
         return LanguageModel.load(
             flags["model"], flags["device"], flags["dtype"], **common
         )
-    judge = flags["prm"]
-    if judge == "self" or (judge and probe_file(judge)):
-        raise UserError(
-            f"--prm {judge} needs the language model in this process; give a reward "
-            "model of its own, or leave --endpoint out"
-        )
     names = dict(model="endpoint_model", dialect="dialect", in_flight="in_flight")
-    given = {k: flags[name] for k, name in names.items() if flags[name] is not None}
-    return LanguageModel.connect(flags["endpoint"], flags["model"], **given, **common)
+    there = given(flags, names)
+    return LanguageModel.connect(flags["endpoint"], flags["model"], **there, **common)
 
 
 def probe_file(name: str) -> Path | None:

@@ -32,6 +32,7 @@ from .readers import NOWHERE, Rendered
 
 if TYPE_CHECKING:
     from .lm import LanguageModel
+    from .prm_endpoint import RewardEndpoint
 
 
 class RewardModel:
@@ -75,24 +76,18 @@ class RewardModel:
         from transformers import AutoModel
 
         where = locate(name, revision)
-        if "gguf_file" in where:
-            raise UserError(
-                f"{name} is a .gguf file, and a reward model's head is read from "
-                "safetensors; give a folder or a hub id"
-            )
+        tokenizer, kind = family_at(where, name, family, separator)
         folder = Path(where["pretrained_model_name_or_path"])
-        config = json.loads((folder / "config.json").read_text())
-        kind = family_of(config.get("architectures") or [], family, separator)
-        if kind is None:
-            raise UserError(
-                f"{name} is not a process reward model that pfref knows; name its "
-                f"family, one of {', '.join(FAMILIES)}, or give another model"
-            )
-        tokenizer = load_tokenizer(where)
-        kind.check(tokenizer)
         body = load_weights(AutoModel, where, best_device(device), dtype)
         head = load_head(folder, kind, tokenizer, body).to(body.device)
         return cls(body, head, tokenizer, kind)
+
+    @staticmethod
+    def connect(url: str, tokenizer: str | Path, **options: Any) -> "RewardEndpoint":
+        """The same model behind a server: see `prm_endpoint.connect`."""
+        from .prm_endpoint import connect
+
+        return connect(url, tokenizer, **options)
 
     @classmethod
     def judging(cls, lm: "LanguageModel") -> "RewardModel":
@@ -179,6 +174,12 @@ class RewardModel:
             j.known[row] = len(places)
         j.follow(list(fed))
         new = {row: j.unread(row, fed[row][0], missing[row]) for row in sorted(fed)}
+        self.read(j, new, fed)
+
+    def read(
+        self, j: Judgement, new: dict[int, list[int]], fed: dict[int, Rendered]
+    ) -> None:
+        """Feed the new ids of all rows, in groups of bounded tokens."""
         for group in in_groups([len(ids) for ids in new.values()]):
             some = [list(new)[k] for k in sorted(group)]
             self.feed(j, {row: new[row] for row in some}, {r: fed[r] for r in some})
@@ -214,3 +215,28 @@ class RewardModel:
     def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor:
         """Of every row's prefix, (R,) float64, aggregated over its steps."""
         return AGGREGATIONS[aggregation](judgement.scores).double()
+
+
+def family_at(
+    where: dict[str, Any], name: str | Path, family: str | None, separator: str | None
+) -> tuple[Any, Family]:
+    """The tokenizer and the family of the model that lies there: no weights are read.
+
+    where  as `loading.locate` returns it; name: what the user calls it
+    """
+    if "gguf_file" in where:
+        raise UserError(
+            f"{name} is a .gguf file, and a reward model's head is read from "
+            "safetensors; give a folder or a hub id"
+        )
+    file = Path(where["pretrained_model_name_or_path"]) / "config.json"
+    architectures = json.loads(file.read_text()).get("architectures") or []
+    kind = family_of(architectures, family, separator)
+    if kind is None:
+        raise UserError(
+            f"{name} is not a process reward model that pfref knows; name its family, "
+            f"one of {', '.join(FAMILIES)}, or give another model"
+        )
+    tokenizer = load_tokenizer(where)
+    kind.check(tokenizer)
+    return tokenizer, kind

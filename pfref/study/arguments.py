@@ -60,7 +60,8 @@ def add_study(commands: Any, layout: Any) -> None:
     own.add_argument("--budgets", type=int, nargs="+")
     for name in ("model", "prm", "device", "dtype"):
         own.add_argument(f"--{name}", help="as `pfref solve` has it")
-    for name in ("endpoint", "endpoint-model", "dialect"):
+    served = ("endpoint", "endpoint-model", "dialect")
+    for name in (*served, "prm-endpoint", "prm-endpoint-model"):
         own.add_argument(f"--{name}", help="as `pfref solve` has it")
     own.add_argument("--in-flight", type=int, help="as `pfref solve` has it")
 

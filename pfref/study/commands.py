@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .recipe import Recipe
+from .recipe import ENDPOINTS, Recipe
 
 OVERRIDES = (
     *("data", "skip", "limit", "seeds", "budgets", "model", "prm", "device"),
     *("endpoint", "endpoint_model", "dialect", "in_flight"),
+    *("prm_endpoint", "prm_endpoint_model"),
 )
 PLAN = ("particles", "gpus", "policy_speed", "prm_speed", "price", "slots")
 
@@ -39,7 +40,7 @@ def run(a: argparse.Namespace) -> None:
     from .experiment import run as run_recipe
 
     given = [a.recipe] + [
-        f"--{name.replace('_', '-')} {'URL' if name == 'endpoint' else shown(value)}"
+        f"--{name.replace('_', '-')} {'URL' if name in ENDPOINTS else shown(value)}"
         for name, value in changes.items()
         if value is not None
     ]

@@ -56,11 +56,13 @@ def plan(recipe: Recipe, study: Study, part: tuple[int, int] = (1, 1)) -> Plan:
 def check(cell: Cell) -> None:
     """What else would be refused only when the cell's turn comes, hours later."""
     from ..dialects import check as check_served
+    from ..pair import check as check_flags
     from ..schedules import schedule
 
     s, place = cell.settings, f"method {cell.label!r}, budget {cell.n}: "
     try:
         schedule(s.anneal, s.proposal.max_steps)
+        check_flags(cell.models)
         if cell.models.get("endpoint"):
             check_served(s)
     except UserError as error:

@@ -36,6 +36,7 @@ ONCE = ("greedy",)  # the same for every budget and seed
 OWN = ("label", "budgets", "seeds", "bar")  # of a method, beside options and models
 TOP = ("task", "data", "skip", "limit", "budgets", "seeds", "settings", "method")
 # What changes neither the particles nor their weights. A batch does not in float32.
+ENDPOINTS = ("endpoint", "prm_endpoint")  # addresses of servers
 OUTSIDE = ("batch", "choose", "device", "prm_device", "dialect", "in_flight")
 
 
@@ -73,8 +74,8 @@ class Cell:
             **asdict(self.settings.proposal),
         }
         what |= dict(proposal=None, task=self.task, data=Path(self.data).name)
-        if self.models.get("endpoint"):  # wherever it is
-            what["endpoint"] = True
+        # Wherever they are.
+        what |= {name: True for name in ENDPOINTS if self.models.get(name)}
         if self.settings.choose == "draw":  # which draw is recorded
             what["draw"] = True
         probe = Path(str(self.models.get("prm")))
@@ -96,7 +97,7 @@ class Cell:
             task=self.task,
             data=self.data,
             models={
-                k: "served" if k == "endpoint" else v  # where is nobody's business
+                k: "served" if k in ENDPOINTS else v  # where is nobody's business
                 for k, v in self.models.items()
                 if v is not None
             },
