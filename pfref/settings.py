@@ -81,6 +81,9 @@ class Proposal:
         return temperature, power
 
 
+UNWEIGHTED = ("greedy-search", "beam", "dvts")  # methods that rank particles
+
+
 @dataclass(frozen=True)
 class Settings:
     """How problems are solved: a method, its budget and its options."""
@@ -164,6 +167,12 @@ class Settings:
                 f"{self.threshold}",
             ),
             (self.width >= 1, f"a beam's width is at least 1, not {self.width}"),
+            (
+                self.proposal.target is None or self.method not in UNWEIGHTED,
+                f"{self.method} ranks by the reward alone and has no weights that "
+                "could pay for another target temperature or power; leave it out, or "
+                "take the filter",
+            ),
             (self.sweeps >= 1, f"there is at least one sweep, not {self.sweeps}"),
             (
                 len(self.temperatures) >= 1

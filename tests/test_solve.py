@@ -14,6 +14,7 @@ from pfref.minimath.problems import load_set
 from pfref.prm import AGGREGATIONS
 from pfref.randomness import generators
 from pfref.reasoning import Reasoning, odds, score, telescoping
+from pfref.settings import Settings
 from pfref.smc import particle_filter
 from pfref.weights import normalise
 from tests.enumerable import PROBLEM, PROPOSAL, world
@@ -400,6 +401,15 @@ def test_bad_proposals() -> None:
     ):
         with pytest.raises(UserError):
             Proposal(**bad)
+
+
+@pytest.mark.parametrize("method", ["greedy-search", "beam", "dvts"])
+def test_a_search_has_no_weights_that_could_pay_for_another_target(
+    method: str,
+) -> None:
+    for target in (dict(target_power=2.0), dict(target_temperature=0.5)):
+        with pytest.raises(UserError, match="ranks by the reward alone"):
+            Settings(method=method, proposal=Proposal(**target))
 
 
 def test_answers() -> None:

@@ -58,7 +58,7 @@ def estimate(recipe: Recipe, folder: Path, part: tuple[int, int] = (1, 1)) -> st
         f"{seconds / 3600:.1f} hours on this machine, {basis}",
         told(largest, lm, prm, texts),
     ]
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))
 
 
 def readable(lm: Any, prm: Any, texts: list[str], system: str | None) -> list[str]:

@@ -5,6 +5,7 @@ an eighth more because buffers grow by an eighth, and its logits. Prompts are he
 a problem, each as long as the longest.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,20 @@ def fitting(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> int:
 
     Raises UserError if not even one problem's do.
     """
-    free = free_bytes(lm.device)
-    if not free:
-        return cell.settings.batch
-    each, rows = row_bytes(cell, lm, prm, problems), at_once(cell)
-    fit = int(SHARE * free / (each * rows))  # problems
-    if not fit:
-        raise UserError(
-            f"{rows} particles of one problem may take {rows * each / 1e9:.1f} GB, "
-            f"and {free / 1e9:.1f} GB are free; take a smaller budget, smaller models "
-            "or fewer max_tokens"
-        )
-    return min(cell.settings.batch, fit * cell.n)
+    rows, batch = at_once(cell), cell.settings.batch
+    for device, each in row_bytes(cell, lm, prm, problems).items():
+        free = free_bytes(device)
+        if not free:
+            continue
+        fit = int(SHARE * free / (each * rows))  # problems
+        if not fit:
+            raise UserError(
+                f"{rows} particles of one problem may take {rows * each / 1e9:.1f} GB, "
+                f"and {free / 1e9:.1f} GB are free{on(device)}; take a smaller budget, "
+                "smaller models or fewer max_tokens"
+            )
+        batch = min(batch, fit * cell.n)
+    return batch
 
 
 def at_once(cell: Cell) -> int:
@@ -48,24 +51,36 @@ def at_once(cell: Cell) -> int:
 
 
 def told(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> str:
-    """A line on weights, a batch at its limits, and what is free besides."""
-    one, free = at_once(cell), free_bytes(lm.device)
+    """A line on weights, a batch at its limits, and what is free besides, for each
+    device.
+    """
+    one = at_once(cell)
     rows = max(1, cell.settings.batch // cell.n) * one
-    weights = sum(p.nbytes for m in bodies(lm, prm) for p in m.parameters())
-    each = row_bytes(cell, lm, prm, problems)
-    needed = rows * each
-    line = (
-        f"memory: {weights / 1e9:.2f} GB of weights, at most {needed / 1e9:.2f} GB for "
-        f"{rows} rows"
-    )
-    if not free:
-        return line
-    fits = ""
-    if needed > SHARE * free:
-        fits = "; batches will be smaller, so that they fit"
-    if one * each > SHARE * free:
-        fits = f"; {one} particles of one problem do not fit"
-    return f"{line}, {free / 1e9:.1f} GB are free{fits}"
+    lines = []
+    for device, each in row_bytes(cell, lm, prm, problems).items():
+        free, needed = free_bytes(device), rows * each
+        weights = sum(
+            p.nbytes
+            for model in bodies(lm, prm)
+            for p in model.parameters()
+            if p.device == device
+        )
+        line = (
+            f"memory{on(device)}: {weights / 1e9:.2f} GB of weights, at most "
+            f"{needed / 1e9:.2f} GB for {rows} rows"
+        )
+        if free:
+            line += f", {free / 1e9:.1f} GB are free"
+        if free and one * each > SHARE * free:
+            line += f"; {one} particles of one problem do not fit"
+        elif free and needed > SHARE * free:
+            line += "; batches will be smaller, so that they fit"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def on(device: torch.device) -> str:
+    return "" if device.type == "cpu" else f" on {device}"
 
 
 def bodies(lm: Any, prm: Any) -> list[Any]:
@@ -79,22 +94,30 @@ def bodies(lm: Any, prm: Any) -> list[Any]:
     )
 
 
-def row_bytes(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> float:
-    """Of one particle at its limits, with its share of its prompt."""
+def row_bytes(
+    cell: Cell, lm: Any, prm: Any, problems: Sequence[str]
+) -> dict[torch.device, float]:
+    """Of one particle at its limits, with its share of its prompt, on each device."""
     limit = cell.settings.proposal.max_tokens
     longest = max(
         (len(lm.prompt(text, cell.settings.system)) for text in problems), default=0
     )
     limit = min(limit, lm.context)
     tokens = GROWTH * limit + longest / at_once(cell)
+    found: dict[torch.device, float] = defaultdict(float)
     # A probe reads while the policy writes, and has no cache of its own.
     cached = [lm.model] if isinstance(prm, Probe) else [lm.model, prm.body]
-    here = [model for model in cached if isinstance(model, torch.nn.Module)]
-    keys = sum(token_bytes(model) for model in here) * tokens
-    if lm.model not in here:  # a server's
-        return keys
-    size: int = lm.head.weight.element_size()
-    return keys + lm.vocabulary * (2.0 * size + 4)
+    for model in cached:
+        if isinstance(model, torch.nn.Module):  # else a server's
+            found[place_of(model)] += token_bytes(model) * tokens
+    if isinstance(lm.model, torch.nn.Module):
+        size = lm.head.weight.element_size()
+        found[place_of(lm.model)] += lm.vocabulary * (2.0 * size + 4)
+    return found
+
+
+def place_of(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def token_bytes(model: Any) -> int:
@@ -117,4 +140,18 @@ def free_bytes(device: torch.device) -> int:
     if not info.exists():
         return 0
     found = [line for line in info.read_text().splitlines() if "MemAvailable" in line]
-    return int(found[0].split()[1]) * 1024 if found else 0
+    machine = int(found[0].split()[1]) * 1024 if found else 0
+    return min(machine, container_bytes(machine))
+
+
+def container_bytes(machine: int, group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that the container can still take; those of the machine without a limit.
+    Files that are held but not used give way.
+    """
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        taken = int((group / "memory.current").read_text())
+        stat = dict(map(str.split, (group / "memory.stat").read_text().splitlines()))
+        return int(limit) - taken + int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):  # no control groups, or "max"
+        return machine
