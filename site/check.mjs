@@ -9,10 +9,12 @@ import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 import axe from "axe-core";
 import { launch, pagesIn, typeset, unfold } from "./browser.mjs";
+import { unwrapRepeated } from "./code.mjs";
+import { unreachable } from "./keys.mjs";
 import { look } from "./look.mjs";
 
-const WIDTHS = [1280, 360];
-const SCHEMES = ["light", "dark"];
+// In this order the width changes once, which takes the theme a while.
+const FORMS = [[1280, "light"], [1280, "dark"], [360, "dark"], [360, "light"]];
 // Script and style of one page, packed; MathJax is apart, and so is the list of words
 // that the search page looks in, which is text.
 const LIMIT_KB = 150;
@@ -55,20 +57,17 @@ function listen(page, name) {
   return loaded;
 }
 
-/** In the dark only colours differ, so only the rules on colours are tried again; code,
- * of which each word is an element, has the same colours on a phone as on a desk. */
-async function violations(page, name, dark, narrow) {
-  const found = await page.evaluate(async (dark, narrow) => {
-    const context = dark && narrow ? { exclude: [["pre"]] } : document;
-    const { violations } = await axe.run(context, {
-      ...(dark && { runOnly: ["color-contrast", "link-in-text-block"] }),
+/** What breaks a rule of axe, any of them. */
+async function violations(page, name) {
+  const found = await page.evaluate(async () => {
+    const { violations } = await axe.run({
       resultTypes: ["violations"],
       preload: false, // it would fetch the style sheets, which no file may
     });
     return violations.flatMap(({ id, nodes }) =>
       nodes.map((n) => `${id}: ${n.html.slice(0, 150).replace(/\s+/g, " ")}`),
     );
-  }, dark, narrow);
+  });
   for (const what of found) fault(name, `axe ${what}`);
 }
 
@@ -80,7 +79,7 @@ async function check(browser, file) {
     { name: "prefers-color-scheme", value: "light" },
     { name: "prefers-reduced-motion", value: "reduce" },
   ]);
-  await page.setViewport({ width: WIDTHS[0], height: 900 });
+  await page.setViewport({ width: FORMS[0][0], height: 900 });
   await page.setOfflineMode(true);
   await page.goto(pathToFileURL(file).href, { waitUntil: "load" });
   await typeset(page);
@@ -91,20 +90,22 @@ async function check(browser, file) {
   });
   await page.evaluate(axe.source);
   await unfold(page);
-  for (const width of WIDTHS) {
+  if (!options.shots) await page.evaluate(unwrapRepeated);
+  let before = 0;
+  for (const [width, scheme] of FORMS) {
     await page.setViewport({ width, height: 900 });
-    for (const scheme of SCHEMES) {
-      await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
-      await pause(page, scheme === "light" ? 450 : 60);
-      const form = `${name} at ${width} px, ${scheme}`;
-      await violations(page, form, scheme === "dark", width < 600);
-      const { wide, ...rest } = await page.evaluate(look);
-      for (const what of wide) fault(form, `page scrolls sideways: ${what}`);
-      for (const what of rest.wrong) fault(name, what);
-      seen.set(file, rest);
-      if (options.shots) await shoot(page, name, width, scheme);
-    }
+    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+    await pause(page, width === before ? 60 : 450);
+    before = width;
+    const form = `${name} at ${width} px, ${scheme}`;
+    await violations(page, form);
+    const { wide, ...rest } = await page.evaluate(look);
+    for (const what of wide) fault(form, `page scrolls sideways: ${what}`);
+    for (const what of rest.wrong) fault(name, what);
+    seen.set(file, rest);
+    if (options.shots) await shoot(page, name, width, scheme);
   }
+  for (const what of await unreachable(page)) fault(name, what);
   const kilobytes = [...loaded].reduce((sum, one) => sum + weight(one), 0) / 1024;
   if (kilobytes > heaviest[1]) heaviest = [name, kilobytes];
   if (kilobytes > LIMIT_KB)
@@ -153,7 +154,7 @@ for (const [what, where] of [...faults].sort())
   console.log(`${what}\n    ${where.length} x, first on ${where[0]}`);
 const seconds = Math.round((Date.now() - started) / 1000);
 console.log(
-  `${files.length} pages in ${WIDTHS.length * SCHEMES.length} forms, ${seconds} s: ` +
+  `${files.length} pages in ${FORMS.length} forms, ${seconds} s: ` +
     `${faults.size} kinds of faults; most script and style: ` +
     `${heaviest[1].toFixed(0)} KB (${heaviest[0]})`,
 );

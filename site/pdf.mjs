@@ -5,6 +5,8 @@ import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { launch, typeset } from "./browser.mjs";
+import { solutionsLast } from "./solutions.mjs";
+import { squeezed } from "./squeeze.mjs";
 
 const root = resolve(process.argv[2] ?? "_build/html");
 const target = resolve(process.argv[3] ?? "_build/pdf/pfref.pdf");
@@ -60,10 +62,10 @@ tab.setDefaultTimeout(600_000);
 await tab.goto(pathToFileURL(page).href, { waitUntil: "load" });
 await typeset(tab);
 await tab.evaluate(() => document.fonts.ready);
+const solutions = await tab.evaluate(solutionsLast);
 const number = `<div style="width: 100%; text-align: center; font-size: 8px">
   <span class="pageNumber"></span></div>`;
-await tab.pdf({
-  path: target,
+const printed = await tab.pdf({
   format: "A4",
   margin: { top: "18mm", bottom: "20mm", left: "18mm", right: "18mm" },
   printBackground: true,
@@ -75,4 +77,6 @@ await tab.pdf({
   timeout: 600_000,
 });
 await browser.close();
-console.log(`${target}: ${(statSync(target).size / 1e6).toFixed(1)} MB`);
+writeFileSync(target, squeezed(Buffer.from(printed)));
+const size = (statSync(target).size / 1e6).toFixed(1);
+console.log(`${target}: ${size} MB, ${solutions} solutions at their chapters' ends`);

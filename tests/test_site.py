@@ -6,6 +6,10 @@
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -103,6 +107,23 @@ def test_a_page_is_described(page: str) -> None:
     assert (BOOK / pages.CARD).is_file()
 
 
+def test_a_run_to_step_through_is_opened_and_not_downloaded() -> None:
+    page = (
+        '<a class="reference download internal" download="" '
+        'href="../_downloads/0af1/run-real.html">one</a>'
+    )
+    wanted = '<a class="reference internal" href="../_static/run-real.html">one</a>'
+    assert pages.readable(page) == wanted
+    other = page.replace("run-real.html", "references.bib")
+    assert pages.readable(other) == other
+
+
+def test_an_arrow_that_unfolds_pages_has_a_name() -> None:
+    page = '<a class="reference internal" href="x.html">A part</a><details><summary>'
+    wanted = page.replace("<summary>", '<summary aria-label="Pages of: A part">')
+    assert pages.readable(page) == pages.readable(wanted) == wanted
+
+
 def test_formulas_of_several_lines_without_a_number_stay() -> None:
     formula = "\\[\\begin{split}a\\\\b\\end{split}\\] and \\(x\\) \\tag{1.1}"
     assert pages.readable(formula) == formula
@@ -173,3 +194,71 @@ def test_versions_of_the_check_are_pinned() -> None:
     package = json.loads((ROOT / "site" / "package.json").read_text(encoding="utf-8"))
     assert all(re.fullmatch(r"[\d.]+", v) for v in package["dependencies"].values())
     assert (ROOT / "site" / "package-lock.json").is_file()
+
+
+# What packs a PDF needs nothing but Node itself.
+NODE = shutil.which("node")
+OBJECTS = {
+    1: b"<</Type /Catalog /Pages 3 0 R>>",
+    2: b"<</Length 21>>\nstream\nendobj 9 0 obj stream\nendstream",
+    3: b"<</Type /Pages /Count 0 /Kids []>>",
+    4: b"(a text with endobj in it, and \xe9)",
+}
+
+
+def plain_pdf() -> bytes:
+    """A file as Chromium writes one: an object after the other, and a table."""
+    whole, places = b"%PDF-1.4\n", []
+    for number, body in OBJECTS.items():
+        places.append(len(whole))
+        whole += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    rows = b"".join(b"%010d 00000 n \n" % place for place in places)
+    table = b"xref\n0 5\n0000000000 65535 f \n" + rows
+    trailer = b"trailer\n<</Size 5\n/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % len(
+        whole
+    )
+    return whole + table + trailer
+
+
+def unpacked(pdf: bytes) -> dict[int, bytes]:
+    """What a reader of PDF 1.5 finds, by its table."""
+
+    def stream(place: int) -> tuple[bytes, bytes]:
+        head, _, rest = pdf[place:].partition(b"stream\n")
+        length = int(re.findall(rb"/Length (\d+)", head)[0])
+        return head, zlib.decompress(rest[:length])
+
+    start = int(re.findall(rb"startxref\n(\d+)\n%%EOF\n$", pdf)[0])
+    head, rows = stream(start)
+    assert b"/W [1 5 2]" in head and b"/Root 1 0 R" in head
+    found = {}
+    for number in range(len(rows) // 8):
+        row = rows[8 * number : 8 * number + 8]
+        kind, place = row[0], int.from_bytes(row[1:6], "big")
+        if kind == 1 and place != start:
+            body = pdf[place:].partition(b" obj\n")[2].split(b"\nendobj\n")[0]
+            found[number] = body
+        elif kind == 2:
+            of = int.from_bytes(rows[8 * place + 1 : 8 * place + 6], "big")
+            head, data = stream(of)
+            first = int(re.findall(rb"/First (\d+)", head)[0])
+            numbers = [int(n) for n in data[:first].split()]
+            at = int.from_bytes(row[6:], "big")
+            assert numbers[2 * at] == number
+            ends = [*(n + first for n in numbers[3::2]), len(data) + 1]
+            found[number] = data[first + numbers[2 * at + 1] : ends[at] - 1]
+    return found
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node")
+def test_a_packed_pdf_has_the_same_objects(tmp_path: Path) -> None:
+    (tmp_path / "plain.pdf").write_bytes(plain_pdf())
+    script = (
+        f'import {{ squeezed }} from "{ROOT}/site/squeeze.mjs";'
+        'import { readFileSync, writeFileSync } from "node:fs";'
+        'writeFileSync("packed.pdf", squeezed(readFileSync("plain.pdf")));'
+    )
+    run = [str(NODE), "--input-type=module", "-e", script]
+    subprocess.run(run, cwd=tmp_path, check=True)
+    found = unpacked((tmp_path / "packed.pdf").read_bytes())
+    assert {number: found[number] for number in OBJECTS} == OBJECTS

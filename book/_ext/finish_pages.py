@@ -30,6 +30,13 @@ SYMBOL = re.compile(
     r'(<th class="head[^"]*">\s*<p>)<span class="math[^>]*>'
     r"\\\(([A-Za-z])_([A-Za-z0-9])\\\)</span>(</p></th>)"
 )
+DOWNLOAD = re.compile(
+    r'class="reference download internal" download="" '
+    r'href="([^"]*)_downloads/[0-9a-f]+/(run[\w-]*\.html)"'
+)
+PARTS = re.compile(
+    r'(reference internal" href="[^"]*">([^<]*)</a><details[^>]*><summary)>'
+)
 SIDEBAR = '<div id="pst-primary-sidebar" class="'
 
 
@@ -57,6 +64,9 @@ def readable(page: str) -> str:
     toggle = '<summary><span class="toctree-toggle"'  # an icon alone
     named = toggle.replace("<summary", '<summary aria-label="Pages below this one"')
     page = page.replace(toggle, named)
+    page = PARTS.sub(r'\1 aria-label="Pages of: \2">', page)
+    # A notebook links to a file beside it; on the site it is opened, not downloaded.
+    page = DOWNLOAD.sub(r'class="reference internal" href="\1_static/\2"', page)
     page = page.replace(' role="doc-biblioentry"', ' role="listitem"')
     page = re.sub(r'<th class="head( [^"]*)?">\s*(<p></p>)?\s*</th>', "<td></td>", page)
     # A symbol alone as a heading is no text to axe: MathJax draws it, and hides MathML.

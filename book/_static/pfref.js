@@ -9,25 +9,51 @@ function reach() {
   }
 }
 
-// A figure is shown larger where it is tapped, and small again where it is tapped again.
-function enlarge(event) {
-  const image = event.target.closest(".bd-article img");
-  if (!image || image.closest("a")) return;
+// A figure is shown larger where it is tapped, or has the focus and Enter or Space is
+// pressed, and small again by the same or by Escape.
+const FIGURE = ".bd-article img:not(a img)";
+
+function offer() {
+  for (const image of document.querySelectorAll(FIGURE)) {
+    image.tabIndex = 0;
+    image.setAttribute("role", "button");
+    image.setAttribute("aria-label", `Enlarge: ${image.alt}`);
+  }
+}
+
+function enlarge(image) {
   const shown = document.createElement("dialog");
   shown.className = "enlarged";
   shown.setAttribute("aria-label", "Figure, enlarged");
   shown.tabIndex = 0;
-  shown.append(image.cloneNode());
+  const large = image.cloneNode();
+  for (const name of ["id", "tabindex", "role", "aria-label"]) large.removeAttribute(name);
+  shown.append(large);
   shown.addEventListener("click", () => shown.close());
   shown.addEventListener("close", () => shown.remove());
   document.body.append(shown);
   shown.showModal();
 }
 
+function tapped(event) {
+  const image = event.target.closest(FIGURE);
+  if (image) enlarge(image);
+}
+
+function pressed(event) {
+  const shown = event.target.matches("dialog.enlarged");
+  if (!shown && !event.target.matches(FIGURE)) return;
+  if (!["Enter", " ", ...(shown ? ["Escape"] : [])].includes(event.key)) return;
+  event.preventDefault(); // Space would scroll
+  event.target.click();
+}
+
 addEventListener("load", () => {
   const formulas = window.MathJax?.startup?.promise ?? Promise.resolve();
   formulas.then(reach);
+  offer();
   addEventListener("resize", reach);
   document.addEventListener("toggle", reach, true);
-  document.addEventListener("click", enlarge);
+  document.addEventListener("click", tapped);
+  document.addEventListener("keydown", pressed);
 });
