@@ -5,7 +5,7 @@
 
 Every prefix is labelled with the outcome of its sample, so a probe learns the chance
 that the policy gets from there to a right answer, which is the optimal twist of chapter
-8. Designs are compared by their AUC within a problem and step on a fifth of the
+12. Designs are compared by their AUC within a problem and step on a fifth of the
 training problems; the best linear one is written. What is reported comes from other
 problems. Whatever was done is not done again.
 """

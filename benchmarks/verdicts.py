@@ -1,0 +1,71 @@
+"""Which answers of a record are right, without the answers: for data sets that the
+repository does not hold.
+
+    python -m benchmarks.verdicts book/results/gsm8k gsm8k_last300.jsonl
+
+writes `right.json` beside the records. Problems come in the order of their names.
+
+rows     for each method at the largest N, seed 0: a character a problem, 1 right,
+         0 wrong, - not run
+samples  for each problem a hexadecimal number, its first bit the first sample
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pfref.study.grades import Grades, Reader, grade
+from pfref.study.tasks import TASKS
+
+
+def letter(value: float) -> str:
+    return "-" if np.isnan(value) else "01"[int(value)]
+
+
+def rows(grades: Grades) -> dict[str, str]:
+    order = np.argsort([item.id for item in grades.items])
+    top = max(n for _, n in grades.rows)
+    return {
+        method: "".join(letter(x) for x in row.correct[0][order])
+        for (method, n), row in grades.rows.items()
+        if n == top
+    }
+
+
+def samples(grades: Grades) -> list[str]:
+    cells = grades.study.current()
+    keys = [cell["cell"] for cell in cells.values() if cell["label"] == "samples"]
+    found = []
+    for item in sorted(grades.items, key=lambda item: item.id):
+        reader = Reader(TASKS[grades.task], item)
+        run = next(run for run in grades.study.runs(item.id) if run.key == keys[0])
+        right = [
+            path.finished and reader.grade(reader.answer(path)) for path in run.paths
+        ]
+        bits = "".join("01"[bool(x)] for x in right)
+        found.append(f"{int(bits, 2):0{len(bits) // 4}x}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("data")
+    options = parser.parse_args()
+    grades = grade(options.folder, data=options.data)
+    record: dict[str, Any] = dict(
+        command=f"python -m benchmarks.verdicts {options.folder} "
+        f"{Path(options.data).name}",
+        problems=len(grades.items),
+        rows=rows(grades),
+        samples=" ".join(samples(grades)),
+    )
+    text = json.dumps(record, indent=1) + "\n"
+    (options.folder / "right.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
