@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from typing import Any
 
 from .arguments import parser
@@ -70,6 +71,7 @@ def solve_readable(
     failures: dict[int, str],
 ) -> None:
     """Solve what has not failed yet and print it, batch by batch; add to `failures`."""
+    from .client import in_flight
     from .history import Recorder
     from .plots import save_genealogy
     from .solver import NONE_LEFT, solve
@@ -80,7 +82,8 @@ def solve_readable(
         return
     left = iter(readable)
     drawn: list[int] = []
-    progress = None if a.quiet else Progress(len(readable))
+    sent = partial(in_flight, lm, prm)
+    progress = None if a.quiet else Progress(len(readable), sent)
     recorder = Recorder() if a.html else None
     named = vars(a) | {"prm": a.prm or "minimath-prm"}
     models = {name: named[name] for name in MODELS if named[name] is not None}

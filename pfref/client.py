@@ -207,6 +207,13 @@ class Pool:
             del future, task
 
 
+def in_flight(*models: Any) -> str:
+    """What a line of progress says of requests; nothing if no model is served."""
+    clients = [model.client for model in models if hasattr(model, "client")]
+    now = sum(client.in_flight for client in clients)
+    return f"{now} requests in flight" if clients else ""
+
+
 def shown(url: str) -> str:
     """An address without what stands before an @."""
     return url.rpartition("@")[2]

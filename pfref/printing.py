@@ -4,15 +4,19 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 
 class Progress:
-    """One line a step on standard error; on a terminal the line is rewritten."""
+    """One line a step on standard error; on a terminal the line is rewritten.
 
-    def __init__(self, problems: int) -> None:
-        self.problems, self.solved = problems, 0
+    more  says what else stands at the line's end, if anything
+    """
+
+    def __init__(self, problems: int, more: Callable[[], str] = str) -> None:
+        self.problems, self.solved, self.more = problems, 0, more
         self.tokens, self.now = 0, 0  # now: tokens of this batch
         self.began, self.live = time.perf_counter(), sys.stderr.isatty()
         self.open = False
@@ -32,6 +36,7 @@ class Progress:
             f"particles active, ESS {step.ess.mean():.1f}, {tokens} tokens, "
             f"{speed:.0f} tokens/s"
         )
+        line += f", {more}" if (more := self.more()) else ""
         self.open = self.live
         print(
             f"\r\033[K{line}" if self.live else line,

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from pfref import client
 from pfref.__main__ import main
 from pfref.lm import LanguageModel
+from pfref.study.experiment import watching
 from tests.served import Served
 
 RECIPE = """
@@ -92,3 +94,37 @@ def test_a_server_that_dies_twenty_times(
         text = (tmp_path / folder / "records.jsonl").read_text()
         assert "secret" not in text and "127.0.0.1" not in text
     assert "secret" not in "".join(said)
+
+
+def test_progress_shows_requests_in_flight(
+    running: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = "Compute ((12+30)*3)-26."
+    assert main(["solve", problem, "-n", "4", "--endpoint", running.url]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "ESS" in line]
+    assert lines and all(line.endswith(" requests in flight") for line in lines)
+    assert main(["solve", problem, "-n", "4"]) == 0
+    assert "in flight" not in capsys.readouterr().err
+
+
+def test_a_study_shows_them_no_oftener_than_its_bar() -> None:
+    served = SimpleNamespace(client=SimpleNamespace(in_flight=3))
+    here = SimpleNamespace()
+    said: list[str] = []
+    progress = SimpleNamespace(
+        disable=False,
+        mininterval=60.0,
+        set_postfix_str=lambda text, refresh: said.append(text),
+        refresh=lambda: said.append("shown"),
+    )
+    assert watching(progress, (here, here)) is None
+    progress.disable = True
+    assert watching(progress, (served, here)) is None
+    progress.disable = False
+    watch = watching(progress, (served, served))
+    assert watch is not None
+    watch(None)
+    assert said == ["6 requests in flight"]
+    progress.mininterval = 0.0
+    watch(None)
+    assert said[-1] == "shown"

@@ -5,6 +5,7 @@ problem, so that a run that was stopped goes on where it was.
 import datetime
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,8 @@ def run(
             for cell, items in todo.left:
                 seed = cell.settings.seed
                 progress.set_description(f"{cell.label}, N = {cell.n}, seed {seed}")
-                run_cell(cell, items, todo.task, models(cell.models), note)
+                pair = models(cell.models)
+                run_cell(cell, items, todo.task, pair, note, watching(progress, pair))
         return len(recorded) - len(study.done)
 
 
@@ -152,6 +154,7 @@ def run_cell(
     task: Task,
     pair: Any,
     note: Callable[[Sequence[Run]], None],
+    watch: Callable[[Any], None] | None = None,
 ) -> None:
     """Solve a cell's problems and hand each batch's runs to `note`. A problem that the
     models cannot read has a record too, so that it counts as not solved. If memory runs
@@ -177,7 +180,7 @@ def run_cell(
     while lacking := {item.problem for item in readable if item.id not in noted}:
         own = [item for item in readable if item.problem in lacking]
         try:
-            solve_cell(cell, own, task, pair, take, batch)
+            solve_cell(cell, own, task, pair, take, batch, watch)
         except torch.OutOfMemoryError as error:
             if batch <= cell.n:
                 raise UserError(
@@ -196,6 +199,7 @@ def solve_cell(
     pair: Any,
     note: Callable[[Sequence[Run]], None],
     batch: int,
+    watch: Callable[[Any], None] | None = None,
 ) -> None:
     from ..solver import solve
 
@@ -207,7 +211,7 @@ def solve_cell(
     lm, prm = pair
     options = vars(cell.settings) | dict(batch=batch)
     texts = [item.problem for item in items]
-    solve(texts, lm, prm, task=task, done=done, **options)
+    solve(texts, lm, prm, task=task, done=done, watch=watch, **options)
 
 
 def failure(key: str, id: str, reason: str) -> Run:
@@ -241,6 +245,27 @@ def headers(
         if study.cells.get((header["cell"], header["label"])) != header
     ]
     return [json.dumps(line) for line in (dict(session=session), *new)]
+
+
+def watching(progress: Any, pair: Any) -> Callable[[Any], None] | None:
+    """Shows beside the bar how many requests are in flight; None if nothing is served.
+
+    A step through a server takes its time, a line of a log should take longer.
+    """
+    from ..client import in_flight
+
+    if progress.disable or not in_flight(*pair):
+        return None
+    shown = time.monotonic()
+
+    def watch(step: Any) -> None:
+        nonlocal shown
+        progress.set_postfix_str(in_flight(*pair), refresh=False)
+        if time.monotonic() - shown >= progress.mininterval:
+            shown = time.monotonic()
+            progress.refresh()
+
+    return watch
 
 
 def bar(todo: Plan, quiet: bool) -> Any:
