@@ -69,6 +69,25 @@ def test_without_speeds_they_are_as_measured(tmp_path: Path) -> None:
     assert plan["time_share"] is None and "not known" in as_text(plan)
 
 
+def test_processes_that_shared_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = studied(tmp_path)
+    ran = dict(machines=["NVIDIA H200"], parts=3)
+    monkeypatch.setattr("pfref.study.scale.machines", lambda study: ran)
+    plan = scale(*study, 1000, 8)
+    assert plan["of_a_process"] and plan["gpu_hours"] == pytest.approx(4000 / 3600)
+    text = " ".join(as_text(plan).split())
+    assert "1.1 hours of a process (if some shared a GPU, --sharing says" in text
+    plan = scale(*study, 1000, 8, sharing=3)
+    assert plan["gpu_hours"] == pytest.approx(4000 / 3 / 3600)
+    assert plan["speed"]["policy"] == pytest.approx(3 * 40 / 2)
+    assert "0.4 GPU hours" in as_text(plan) and "processes" not in as_text(plan)
+    assert not scale(*study, 1000, 8, **BOTH)["of_a_process"]
+    with pytest.raises(UserError, match="--sharing is a number above 0"):
+        scale(*study, 1000, 8, sharing=0)
+
+
 def test_a_reward_model_without_a_pass_of_its_own(tmp_path: Path) -> None:
     study = studied(tmp_path, scored=0)
     plan = scale(*study, 1000, 8)

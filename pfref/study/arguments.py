@@ -129,6 +129,12 @@ def add_scale(run: argparse.ArgumentParser) -> None:
     plan.add_argument(
         "--slots", type=int, help="rows that a GPU's server writes at once (256)"
     )
+    plan.add_argument(
+        "--sharing",
+        type=int,
+        metavar="PROCESSES",
+        help="that shared one GPU when the records were made",
+    )
     plan.add_argument("--json", action="store_true", help="the plan as JSON")
 
 

@@ -14,7 +14,10 @@ OVERRIDES = (
     *("endpoint", "endpoint_model", "dialect", "in_flight"),
     *("prm_endpoint", "prm_endpoint_model"),
 )
-PLAN = ("particles", "gpus", "policy_speed", "prm_speed", "price", "slots")
+PLAN = (
+    *("particles", "gpus", "policy_speed", "prm_speed", "price", "slots"),
+    "sharing",
+)
 
 
 def run(a: argparse.Namespace) -> None:

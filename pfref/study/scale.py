@@ -26,16 +26,20 @@ def scale(
     prm_speed: float | None = None,
     price: float | None = None,
     slots: int = 256,
+    sharing: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The plan for so many problems with N particles, in proportion to the recorded
     budget that is nearest; speeds are tokens a second of one GPU, and slots the rows
     that one GPU's server writes at once. Raises UserError.
+
+    sharing  processes that shared one GPU when its records were made. If there were
+             several parts and nobody says, hours are those of a process
     """
     for name, value in [
         *(("problems", problems), ("particles", particles), ("gpus", gpus)),
         *(("policy-speed", policy_speed), ("prm-speed", prm_speed)),
-        *(("price", price), ("slots", slots)),
+        *(("price", price), ("slots", slots), ("sharing", sharing)),
     ]:
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"--{name} is a number above 0, not {value:g}")
@@ -62,12 +66,13 @@ def scale(
         )
     if policy_speed is None and not (seconds > 0 and written > 0):
         raise UserError("these records have no times; give --policy-speed")
-    speed = policy_speed or written / seconds
+    speed = policy_speed or written / seconds * (sharing or 1)
     reading = judged / prm_speed if prm_speed else 0.0
     each = written / speed + reading
     known = not (counted and measured)  # the two parts of the time, each for itself
     hours = problems * each / 3600
     rng = np.random.default_rng(seed)
+    ran = machines(study)
     source, origin = free_of_resampling(recipe, study, label, runs)
     paths, texts = populations(source, rng)
     again = reread(paths, prompt)
@@ -76,12 +81,11 @@ def scale(
         particles=n,
         gpus=gpus,
         method=label,
-        recorded=dict(
-            n=nearest, problems=len({run.id for run in runs}), **machines(study)
-        ),
+        recorded=dict(n=nearest, problems=len({run.id for run in runs}), **ran),
         tokens=dict(prompt=prompt, written=written, judged=judged, counted=counted),
         speed=dict(policy=speed, prm=prm_speed, measured=measured, together=not known),
         gpu_hours=hours,
+        of_a_process=measured and sharing is None and ran["parts"] > 1,
         days=hours / 24 / gpus,
         price=price,
         money=None if price is None else hours * price,
@@ -175,7 +179,7 @@ def as_text(plan: dict[str, Any]) -> str:
     source = "given"
     if speed["measured"]:
         source = f"measured on {', '.join(basis['machines'])}"
-        if basis["parts"] > 1:
+        if plan["of_a_process"]:
             source += f", by each of {basis['parts']} processes"
         if speed["together"]:
             source += ", reading by the reward model included"
@@ -193,6 +197,9 @@ def as_text(plan: dict[str, Any]) -> str:
     speeds = f"{speed['policy']:,.0f} tokens/s written ({source})"
     if speed["prm"]:
         speeds += f", {speed['prm']:,.0f} judged (given)"
+    unit = "GPU hours"
+    if plan["of_a_process"]:
+        unit = "hours of a process (if some shared a GPU, --sharing says how many)"
     own = "" if tokens["counted"] else "with a pass of its own, "
     money = "" if plan["money"] is None else f", {plan['money']:,.0f} in money"
     saved = [
@@ -207,7 +214,7 @@ def as_text(plan: dict[str, Any]) -> str:
         "in all": f"{count * tokens['written'] / 1e9:,.3g} billion written, "
         f"{count * tokens['judged'] / 1e9:,.3g} billion judged",
         "a GPU": speeds,
-        "cost": f"{plan['gpu_hours']:,.1f} GPU hours, {plan['days']:,.1f} days on "
+        "cost": f"{plan['gpu_hours']:,.1f} {unit}, {plan['days']:,.1f} days on "
         f"{plan['gpus']} GPUs{money}",
         "time": parts,
         "bottleneck": f"the reward model, {own}if it reads fewer than "
