@@ -48,7 +48,8 @@ def command(kind: str, folder: Path, port: int) -> list[str]:
     if kind == "transformers":
         return [sys.executable, "-c", SERVE, "serve", str(folder), "--port", str(port)]
     if kind == "llama.cpp":
-        return llama(folder / "tiny.gguf", port, "--parallel", "8")
+        slots = ["--parallel", "8", "--threads", "1"]  # more would wait for each other
+        return llama(folder / "tiny.gguf", port, *slots)
     limits = ["--max-model-len", "64", "--max-num-seqs", "64", "--enforce-eager"]
     start = [os.environ["PFREF_VLLM"], "serve", str(folder), "--port", str(port)]
     return [*start, "--dtype", "float32", *limits]
