@@ -62,7 +62,7 @@ def connect(
     else:
         entry = chosen(served, model, client.root)
         model = entry["id"]
-        context = min(context, *(most - kind.spare for most in tokens_taken(entry)))
+        context = min([context, *(most - kind.spare for most in tokens_taken(entry))])
     tell_once(f"the policy is behind {kind.name}: {kind.promise}")
     return Endpoint(
         client,

@@ -81,6 +81,18 @@ def test_a_slot_of_llama_cpp_is_the_context(tmp_path: Any) -> None:
     assert connection.tokens_taken({"meta": None, "max_model_len": None}) == []
 
 
+def test_a_server_that_does_not_say_what_it_holds(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers serve: the context is the model's own."""
+    lm, _ = world()
+    lm.model.config.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    with Served("vllm", lm) as running:
+        monkeypatch.setattr(running, "context", None)
+        assert connection.connect(running.url, tmp_path).context == lm.context
+
+
 def test_a_full_context_is_one_line_at_once() -> None:
     lm, prm = world()
     with Served("llama.cpp", lm) as running:
