@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -52,7 +52,7 @@ class Served:
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
-    def __enter__(self) -> "Served":
+    def __enter__(self) -> Self:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
         return self
 

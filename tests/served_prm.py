@@ -30,7 +30,7 @@ class ServedPrm(Served):
     def __init__(
         self, outputs: Callable[[Tensor], Tensor], words: bool = False, slow: float = 0
     ) -> None:
-        super().__init__("vllm", None, slow)  # type: ignore[arg-type]
+        super().__init__("vllm", None, slow)
         self.http.RequestHandlerClass = type("Own", (Handler,), {"served": self})
         self.outputs, self.words, self.context = outputs, words, 4096
         self.tag: int | None = None  # the rows of this token alone, as with Qwen's
@@ -125,7 +125,7 @@ def compare(
         texts = [texts[row] for row in chosen]
         a, b = (judgement.scores.flatten().tolist() for judgement in judged)
         assert b == pytest.approx(a, abs=within)
-        assert torch.allclose(*z, atol=within)
+        assert torch.allclose(z[0], z[1], atol=within)
     scores = judged[0].scores
     assert scores[scores.isfinite()].std() > 0.05 and z[0].isfinite().all()
     counts = [judgement.scored.tolist() for judgement in judged]

@@ -118,7 +118,9 @@ def test_the_filter_is_the_same(
 @pytest.mark.parametrize("method", ["gibbs", "tempering", "beam", "dvts", "adaptive"])
 def test_methods_run_on_it(method: str, served: ServedPrm, folder: Path) -> None:
     lm, here = world()
-    options = dict(method=method, proposal=PROPOSAL, seed=2, particles=8)
+    options: dict[str, Any] = dict(
+        method=method, proposal=PROPOSAL, seed=2, particles=8
+    )
     if method in ("gibbs", "tempering"):
         options |= dict(sweeps=2, temperatures=(1.0, 2.0))
     a, b = (
