@@ -12,7 +12,7 @@ APART = re.compile(
     r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$|\[[^\]\[]*\]\([^)]*\)|<[^>]+>", re.S
 )
 NAMED = re.compile(r"\b[Cc]hapters? (\d{1,2})\b(?!\.\d)")
-LINK = re.compile(r"\]\(([^)#:\s]+\.(?:ipynb|md))")
+LINK = re.compile(r"\]\(([^)#:\s]+\.(?:ipynb|md|html|bib))")
 
 
 def texts(path: Path) -> list[str]:

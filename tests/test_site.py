@@ -13,11 +13,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import yaml
 
 from book.drawings import badges
 from book.slides import __main__ as slides
 from tests.book_checks import BOOK, ROOT
+from tests.test_viewer import Reader
 
 STATIC = BOOK / "_static"
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
@@ -105,6 +107,20 @@ def test_a_page_is_described(page: str) -> None:
     assert said["og:title"] == "A page — a book"
     assert said["og:image"] == pages.SITE + pages.CARD
     assert (BOOK / pages.CARD).is_file()
+
+
+def test_the_real_run_is_the_one_of_its_page() -> None:
+    """Chapter 20 shows the record, and links to the page."""
+    record = json.loads((BOOK / "results" / "real_run.json").read_text())
+    page = (STATIC / "run-real.html").read_text(encoding="utf-8")
+    steps, tables = record["results"]["steps"], Reader(page).tables
+    assert len(steps) == len(tables) > 1 and "--seed 0 " in record["command"]
+    for step, (_, *rows) in zip(steps, tables, strict=True):
+        texts = [text.strip("\n") or "(none)" for text in step["texts"]]
+        assert [row[2] for row in rows] == texts
+        told = [(float(row[3]), float(row[4].rstrip("%")) / 100) for row in rows]
+        kept = zip(step["rewards"], step["weights"], strict=True)
+        assert torch.allclose(torch.tensor(told), torch.tensor([*kept]), atol=6e-4)
 
 
 def test_a_run_to_step_through_is_opened_and_not_downloaded() -> None:
