@@ -89,7 +89,7 @@ def main() -> None:
         kept.append(told(history, solution))
         return write(history, solution, *more)
 
-    viewer.page = page
+    viewer.page = page  # type: ignore[assignment]
     if code := command_line(given):
         raise SystemExit(code)
     write_record(RECORD, "pfref " + shlex.join(given), kept[0])

@@ -46,7 +46,7 @@ def samples(grades: Grades) -> list[str]:
             path.finished and reader.grade(reader.answer(path)) for path in run.paths
         ]
         bits = "".join("01"[bool(x)] for x in right)
-        found.append(f"{int(bits, 2):0{len(bits) // 4}x}")
+        found.append(f"{int(bits or '0', 2):0{-(-len(bits) // 4)}x}")
     return found
 
 

@@ -20,8 +20,11 @@ KEY = "PFREF_API_KEY"  # the environment variable that holds a server's key
 AGAIN = (408, 429, 500, 502, 503, 504)  # these answers may be others in a while
 PAUSES = (0.5, 1, 2, 4, 8, 16)  # seconds before each further try
 CONNECT = 10  # seconds for a connection
+LOOK = 20  # seconds for what needs no model
+BAD_ANSWERS = (ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 Read = TypeVar("Read")
+Task = tuple[Future[Any], Callable[[], Any]]
 
 
 class Client:
@@ -44,9 +47,10 @@ class Client:
     ) -> None:
         try:
             parts = urlsplit(url if "//" in url else f"http://{url}")
+            httpx.URL(parts.geturl())  # is stricter
             right = parts.scheme in ("http", "https") and bool(parts.hostname)
             right = right and parts.port != 0
-        except ValueError:  # a port that is none, or half a bracket
+        except (ValueError, httpx.InvalidURL):  # such as a port that is none
             right = False
         if not right:
             raise UserError(
@@ -66,7 +70,8 @@ class Client:
             raise UserError(
                 f"the key in {variable} is not one line of plain characters"
             )
-        self.in_flight, self.retried = 0, 0  # now; all in all
+        self.in_flight, self.peak = 0, 0  # now; at most since somebody looked
+        self.retried = 0
         self.lock = threading.Lock()
         self.http = httpx.Client(
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
@@ -98,7 +103,7 @@ class Client:
     def get(self, path: str) -> Any:
         """An answer as JSON; None if the server has none at this path."""
         response, found = self.trying(
-            lambda: self.http.get(self.root + path), lambda found: found
+            lambda: self.http.get(self.root + path, timeout=LOOK), lambda found: found
         )
         if response.status_code in (401, 403):
             raise UserError(self.refusal(response))
@@ -124,15 +129,20 @@ class Client:
                     problem = f"answers {response.status_code} ({self.told(response)})"
                 elif response.status_code >= 400:
                     return response, None
+                elif response.is_redirect:
+                    place = self.said(response.headers["location"].split("?")[0])
+                    raise UserError(
+                        f"the server at {self.root} sends to {place}; give that address"
+                    )
                 else:
                     return response, read(response.json())
             except UserError:  # of `read`: another try would not mend it
                 raise
             except httpx.TimeoutException:
-                problem = f"does not answer within {self.patience:g} seconds"
-            except httpx.TransportError as error:
+                problem = "does not answer in time"
+            except httpx.RequestError as error:
                 problem = f"cannot be reached ({self.said(error)})"
-            except (ValueError, KeyError, IndexError, TypeError) as error:
+            except BAD_ANSWERS as error:
                 problem = f"sends an answer that cannot be read ({self.said(error)})"
             finally:
                 self.count(in_flight=-1)
@@ -144,6 +154,7 @@ class Client:
     def count(self, in_flight: int = 0, retried: int = 0) -> None:
         with self.lock:
             self.in_flight += in_flight
+            self.peak = max(self.peak, self.in_flight)
             self.retried += retried
 
     def refusal(self, response: httpx.Response) -> str:
@@ -170,8 +181,9 @@ class Client:
 
     def said(self, thing: Any) -> str:
         text = str(thing).strip() or type(thing).__name__
-        line = text.splitlines()[0][:300]
-        return line.replace(self.key, "***") if self.key else line
+        if self.key:  # before the line is cut, which might leave a part of it
+            text = text.replace(self.key, "***")
+        return text.splitlines()[0][:300]
 
 
 def as_it_is(found: Any) -> Any:
@@ -185,7 +197,7 @@ class Pool:
 
     def __init__(self, size: int) -> None:
         self.size, self.threads = size, 0
-        self.waiting: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self.waiting: SimpleQueue[Task | None] = SimpleQueue()
 
     def submit(self, task: Callable[..., Read], *args: Any) -> "Future[Read]":
         future: Future[Read] = Future()
@@ -195,9 +207,15 @@ class Pool:
             threading.Thread(target=self.work, daemon=True).start()
         return future
 
+    def close(self) -> None:
+        """Ends the threads once they have done what waits."""
+        for _ in range(self.threads):
+            self.waiting.put(None)
+        self.threads = 0
+
     def work(self) -> None:
-        while True:
-            future, task = self.waiting.get()
+        while (given := self.waiting.get()) is not None:
+            future, task = given
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -210,10 +228,12 @@ class Pool:
 def in_flight(*models: Any) -> str:
     """What a line of progress says of requests; nothing if no model is served."""
     clients = [model.client for model in models if hasattr(model, "client")]
-    now = sum(client.in_flight for client in clients)
-    return f"{now} requests in flight" if clients else ""
+    most = 0
+    for client in clients:
+        most, client.peak = most + client.peak, client.in_flight
+    return f"up to {most} requests in flight" if clients else ""
 
 
 def shown(url: str) -> str:
-    """An address without what stands before an @."""
-    return url.rpartition("@")[2]
+    """An address without what stands before an @, or after a question mark."""
+    return str(url).partition("?")[0].rpartition("@")[2]

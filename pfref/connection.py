@@ -101,10 +101,11 @@ def listed(client: Client) -> list[dict[str, Any]]:
 def kind_of(client: Client, served: Sequence[dict[str, Any]]) -> str:
     """Which dialect the server speaks, by what it says of itself."""
     for entry in served:
-        if kind := OWNERS.get(entry.get("owned_by", "")):
+        if kind := OWNERS.get(str(entry.get("owned_by"))):
             return kind
-    paths = (client.get("/openapi.json") or {}).get("paths", {})
-    if "/load_model" in paths:
+    schema = client.get("/openapi.json")
+    paths = schema.get("paths") if isinstance(schema, dict) else None
+    if isinstance(paths, dict) and "/load_model" in paths:
         return "transformers"
     raise UserError(
         f"the server at {client.root} does not say what it is; --dialect names it: "

@@ -4,7 +4,7 @@ A reward head is asked through vLLM's /pooling, which gives every token's raw lo
 language model's head is asked through /v1/completions for one token after each score's
 place, with the log probabilities of the family's two words: their difference is the
 log-odds, because the same normaliser stands in both. Probabilities are never asked for,
-since above log-odds of 16 they are 1.0 in float32 (see `prm`).
+since above log-odds of 17 they are 1.0 in float32 (see `prm`).
 
 Each request has the whole text up to its last score. vLLM reads it anew for /pooling,
 which uses no prefix cache, so that T steps cost T / 2 times what they cost in this

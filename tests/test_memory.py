@@ -138,6 +138,7 @@ def test_a_container_may_give_less_than_its_machine(tmp_path: Path) -> None:
 
     assert say("1000") == 450
     assert say("max") == 10_000
+    assert say("100") == 1  # nothing, and not: nobody says
     assert memory.container_bytes(10_000, tmp_path / "none") == 10_000
 
 

@@ -84,6 +84,9 @@ def test_processes_that_shared_a_gpu(
     assert plan["speed"]["policy"] == pytest.approx(3 * 40 / 2)
     assert "0.4 GPU hours" in as_text(plan) and "processes" not in as_text(plan)
     assert not scale(*study, 1000, 8, **BOTH)["of_a_process"]
+    with pytest.raises(UserError, match="leave --policy-speed out"):
+        scale(*study, 1000, 8, sharing=3, **BOTH)
+    assert scale(*study, 1000, 8, price=2.0)["money"] is None  # whose hours?
     with pytest.raises(UserError, match="--sharing is a number above 0"):
         scale(*study, 1000, 8, sharing=0)
 

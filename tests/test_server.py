@@ -204,7 +204,7 @@ def test_what_may_pass_is_tried_again(fault: Any) -> None:
         ([400] * 99, "refuses with 400: no, "),
         ([404] * 99, "refuses with 404"),
         ([401] * 99, "wants a key"),
-        (["slow"] * 99, "does not answer within"),
+        (["slow"] * 99, "does not answer in time"),
     ],
 )
 def test_what_stays_is_one_line(faults: list[Any], wanted: str) -> None:
@@ -239,6 +239,21 @@ def test_a_key_is_sent_and_never_told(
         with pytest.raises(UserError) as caught:
             client.Client(url)
         assert "secret" not in str(caught.value)
+
+
+def test_no_part_of_a_key_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where a long line is cut, nor of an address that is none."""
+    monkeypatch.setenv(client.KEY, "sk-secret-key")
+    there = client.Client("localhost:9")
+    assert "sk-" not in there.said("x" * 295 + " sk-secret-key")
+    for url in (
+        "htp://host/v1?key=sk-secret-key",
+        "http://[::1]x:80",
+        "http://\u2603.x:1",
+    ):
+        with pytest.raises(UserError, match="no address of a server") as caught:
+            client.Client(url)
+        assert "sk-" not in str(caught.value)
 
 
 def test_what_a_server_cannot_do_is_refused() -> None:

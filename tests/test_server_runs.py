@@ -103,12 +103,13 @@ def test_progress_shows_requests_in_flight(
     assert main(["solve", problem, "-n", "4", "--endpoint", running.url]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "ESS" in line]
     assert lines and all(line.endswith(" requests in flight") for line in lines)
+    assert "up to 4 requests" in lines[0]
     assert main(["solve", problem, "-n", "4"]) == 0
     assert "in flight" not in capsys.readouterr().err
 
 
 def test_a_study_shows_them_no_oftener_than_its_bar() -> None:
-    served = SimpleNamespace(client=SimpleNamespace(in_flight=3))
+    served = SimpleNamespace(client=SimpleNamespace(in_flight=1, peak=3))
     here = SimpleNamespace()
     said: list[str] = []
     progress = SimpleNamespace(
@@ -123,8 +124,23 @@ def test_a_study_shows_them_no_oftener_than_its_bar() -> None:
     progress.disable = False
     watch = watching(progress, (served, served))
     assert watch is not None
+    served.client.peak = 3
     watch(None)
-    assert said == ["6 requests in flight"]
+    assert said == ["up to 4 requests in flight"]  # its peak, then now
     progress.mininterval = 0.0
     watch(None)
     assert said[-1] == "shown"
+
+
+def test_one_server_is_not_taken_for_two_models(
+    running: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its answers would be recorded as the other model's."""
+    recipe, out = tmp_path / "recipe.toml", ["--out", str(tmp_path / "out")]
+    other = RECIPE + 'model = "minimath-large"\n'
+    recipe.write_text(other)
+    assert main(["run", str(recipe), "--endpoint", running.url, *out]) == 2
+    assert "give it an endpoint of its own" in capsys.readouterr().err
+    recipe.write_text("endpoint = 8000\n" + RECIPE)
+    assert main(["run", str(recipe), *out]) == 2
+    assert "endpoint is an address in quotes, not 8000" in capsys.readouterr().err

@@ -43,6 +43,7 @@ def plan(recipe: Recipe, study: Study, part: tuple[int, int] = (1, 1)) -> Plan:
     """
     for cell in recipe.cells:
         check(cell)
+    check_servers(recipe.cells)
     items = load_items(recipe.data, recipe.limit, recipe.skip)
     texts = list(dict.fromkeys(item.problem for item in items))
     own = set(texts[part[0] - 1 :: part[1]])
@@ -79,6 +80,21 @@ def check(cell: Cell) -> None:
             raise UserError(f"{place}{s.method} leaves finished particles absorbed")
 
 
+def check_servers(cells: Sequence[Cell]) -> None:
+    """Raises UserError if one server is taken for two models."""
+    for who, address in (("model", "endpoint"), ("prm", "prm_endpoint")):
+        held: dict[tuple[Any, Any], Any] = {}
+        for cell in cells:
+            if url := cell.models[address]:
+                own, place = cell.models[who], (url, cell.models[f"{address}_model"])
+                if held.setdefault(place, own) != own:
+                    raise UserError(
+                        f"method {cell.label!r} has {who} {own!r}, and the server at "
+                        f"its {address} is already that of {held[place]!r}; give it "
+                        f"an {address} of its own, or leave it out of the recipe"
+                    )
+
+
 class Models:
     """The models of the cell at hand. Only one pair is held at a time."""
 
@@ -90,6 +106,9 @@ class Models:
         if named != self.named:
             from ..pair import load_models
 
+            for served in self.pair or ():
+                if hasattr(served, "pool"):
+                    served.pool.close()
             self.named, self.pair = None, None  # memory first
             self.pair, self.named = load_models(named), named
         return self.pair

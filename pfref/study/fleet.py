@@ -101,7 +101,7 @@ class Fleet:
         context.enable_progress_bars = False
         there = ray.cluster_resources()
         cells, shares = [cell for cell, _ in left], in_shares(left)
-        gpus = int(there.get("GPU", 0))
+        gpus = int(there.get("GPU", 0)) if any(map(computes, cells)) else 0
         workers = self.workers or gpus or int(there.get("CPU", 1))
         pool = ray.data.ActorPoolStrategy(
             min_size=1, max_size=max(1, min(workers, len(shares)))
@@ -118,6 +118,12 @@ class Fleet:
             num_cpus=None if gpus else 1,
         )
         yield from found.iter_rows()
+
+
+def computes(cell: Cell) -> bool:
+    """Does a model of this cell want a worker's GPU?"""
+    served = cell.models["endpoint"] and cell.models["prm_endpoint"]
+    return not served and cell.models["device"] != "cpu"
 
 
 def reach(address: str | None) -> None:

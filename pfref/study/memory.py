@@ -32,7 +32,7 @@ def fitting(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> int:
         if not free:
             continue
         fit = int(SHARE * free / (each * rows))  # problems
-        if not fit:
+        if fit < 1:
             raise UserError(
                 f"{rows} particles of one problem may take {rows * each / 1e9:.1f} GB, "
                 f"and {free / 1e9:.1f} GB are free{on(device)}; take a smaller budget, "
@@ -152,6 +152,7 @@ def container_bytes(machine: int, group: Path = Path("/sys/fs/cgroup")) -> int:
         limit = (group / "memory.max").read_text().strip()
         taken = int((group / "memory.current").read_text())
         stat = dict(map(str.split, (group / "memory.stat").read_text().splitlines()))
-        return int(limit) - taken + int(stat.get("inactive_file", 0))
+        left = int(limit) - taken + int(stat.get("inactive_file", 0))
+        return max(1, left)  # 0 would be nobody's word
     except (OSError, ValueError):  # no control groups, or "max"
         return machine

@@ -189,6 +189,9 @@ def cells_of(
     }
     if models["in_flight"] is not None:
         whole("in_flight", models["in_flight"], 1)
+    for name in ENDPOINTS:
+        if not isinstance(models[name], str | None):
+            raise UserError(f"{name} is an address in quotes, not {models[name]!r}")
     named = {k: v for k, v in method.items() if k not in (*OWN, *models)}
     try:
         settings = settings_from(named, common)

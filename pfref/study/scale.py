@@ -59,6 +59,8 @@ def scale(
     if not counted and prm_speed is not None:
         judged = prompt + written  # as one with a pass of its own would read
     measured = policy_speed is None
+    if sharing and not measured:
+        raise UserError("--sharing is for the recorded speed; leave --policy-speed out")
     if counted and measured != (prm_speed is None):
         raise UserError(
             "these records time policy and reward model together, so that neither's "
@@ -73,6 +75,7 @@ def scale(
     hours = problems * each / 3600
     rng = np.random.default_rng(seed)
     ran = machines(study)
+    of_a_process = measured and sharing is None and ran["parts"] > 1
     source, origin = free_of_resampling(recipe, study, label, runs)
     paths, texts = populations(source, rng)
     again = reread(paths, prompt)
@@ -85,10 +88,10 @@ def scale(
         tokens=dict(prompt=prompt, written=written, judged=judged, counted=counted),
         speed=dict(policy=speed, prm=prm_speed, measured=measured, together=not known),
         gpu_hours=hours,
-        of_a_process=measured and sharing is None and ran["parts"] > 1,
+        of_a_process=of_a_process,
         days=hours / 24 / gpus,
         price=price,
-        money=None if price is None else hours * price,
+        money=None if price is None or of_a_process else hours * price,
         time_share=dict(policy=1 - reading / each, prm=reading / each)
         if known
         else None,
