@@ -152,6 +152,8 @@ def finish(app, exception) -> None:
         return
     root = Path(app.outdir)
     icon = re.compile(r"fa-[a-z0-9-]+")
+    for copy in (root / "_downloads").rglob("run*.html"):  # links lead to _static
+        copy.unlink()
     used: set[str] = set()
     for path in root.rglob("*.html"):
         name = path.relative_to(root).as_posix()
