@@ -62,7 +62,13 @@ def run_of(
 
 
 def pretend(
-    cell: Cell, items: Sequence[Item], task: Any, pair: Any, note: Any, batch: int
+    cell: Cell,
+    items: Sequence[Item],
+    task: Any,
+    pair: Any,
+    note: Any,
+    batch: int,
+    watch: Any = None,
 ) -> None:
     """In place of `experiment.solve_cell`: particles that depend on the seed, the text
     and the settings, as a solver's do, two problems a batch.

@@ -177,7 +177,7 @@ def test_records_and_packed_records_say_the_same(recipe, tmp_path) -> None:
 def test_memory_that_runs_out_halves_the_batch(recipe, tmp_path, monkeypatch, capsys):
     whole = ran(tmp_path / "whole", recipe)
 
-    def greedy(cell: Any, items: Any, task: Any, pair: Any, note: Any, batch: int):
+    def greedy(cell, items, task, pair, note, batch, watch):
         if batch > 32:
             pretend(cell, items[:2], task, pair, note, batch)
             raise torch.OutOfMemoryError
