@@ -14,8 +14,8 @@ import pytest
 from pfref.__main__ import main
 from pfref.errors import UserError
 from pfref.study.recipe import Cell, Recipe
-from pfref.study.records import Run, Written
-from pfref.study.scale import as_text, scale
+from pfref.study.records import Run, Written, read
+from pfref.study.scale import as_text, machines, scale
 from pfref.study.stragglers import draw, lengths, simulate, utilisation
 from tests.recorded import RECIPE, run_of, write_study
 
@@ -74,7 +74,7 @@ def test_processes_that_shared_a_gpu(
 ) -> None:
     study = studied(tmp_path)
     ran = dict(machines=["NVIDIA H200"], parts=3)
-    monkeypatch.setattr("pfref.study.scale.machines", lambda study: ran)
+    monkeypatch.setattr("pfref.study.scale.machines", lambda *_: ran)
     plan = scale(*study, 1000, 8)
     assert plan["of_a_process"] and plan["gpu_hours"] == pytest.approx(4000 / 3600)
     text = " ".join(as_text(plan).split())
@@ -89,6 +89,17 @@ def test_processes_that_shared_a_gpu(
     assert scale(*study, 1000, 8, price=2.0)["money"] is None  # whose hours?
     with pytest.raises(UserError, match="--sharing is a number above 0"):
         scale(*study, 1000, 8, sharing=0)
+
+
+def test_only_the_machines_of_its_own_cells_count(tmp_path: Path) -> None:
+    recipe, out = studied(tmp_path)
+    study = read(out)
+    (own,) = study.sessions
+    other = dict(own["session"], environment=dict(gpu="another"), part=[1, 9])
+    study.sessions.append(dict(session=other | dict(cells=[["key", "label"]])))
+    keys = {key for key, _ in own["session"]["cells"]}
+    assert machines(study, keys)["parts"] == 1
+    assert machines(study, {"key"}) == dict(machines=["another"], parts=9)
 
 
 def test_a_reward_model_without_a_pass_of_its_own(tmp_path: Path) -> None:

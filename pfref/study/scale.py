@@ -74,7 +74,7 @@ def scale(
     known = not (counted and measured)  # the two parts of the time, each for itself
     hours = problems * each / 3600
     rng = np.random.default_rng(seed)
-    ran = machines(study)
+    ran = machines(study, {run.key for run in runs})
     of_a_process = measured and sharing is None and ran["parts"] > 1
     source, origin = free_of_resampling(recipe, study, label, runs)
     paths, texts = populations(source, rng)
@@ -113,9 +113,11 @@ def mean(values: Any) -> float:
     return float(np.mean(list(values)))
 
 
-def machines(study: Study) -> dict[str, Any]:
-    """What ran the study, and in how many parts that may have shared a machine."""
-    found = [session["session"] for session in study.sessions]
+def machines(study: Study, keys: set[str]) -> dict[str, Any]:
+    """What ran these cells, and in how many parts that may have shared a machine."""
+    every = [session["session"] for session in study.sessions]
+    asked = [s for s in every if keys & {key for key, _ in s.get("cells", [])}]
+    found = asked or every
     places = [s.get("environment", {}) for s in found]
     named = {str(p.get("gpu") or p.get("processor") or "unknown") for p in places}
     parts = max((s.get("part", [1, 1])[1] for s in found), default=1)
