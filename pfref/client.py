@@ -103,7 +103,7 @@ class Client:
     def get(self, path: str) -> Any:
         """An answer as JSON; None if the server has none at this path."""
         response, found = self.trying(
-            lambda: self.http.get(self.root + path, timeout=LOOK), lambda found: found
+            lambda: self.http.get(self.root + path, timeout=LOOK), as_it_is
         )
         if response.status_code in (401, 403):
             raise UserError(self.refusal(response))

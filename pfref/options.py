@@ -47,6 +47,11 @@ WORDS = {
 }
 
 
+def flag(name: str) -> str:
+    """What the command line calls a field."""
+    return "--" + name.replace("_", "-")
+
+
 def add_options(group: Any, kind: type) -> None:
     """A flag for each field of a settings class, with its help, choices and default."""
     for option in fields(kind):
@@ -55,7 +60,7 @@ def add_options(group: Any, kind: type) -> None:
         default, what = option.default, option.metadata["help"]
         if default is not None:
             what += f" (default: {shown(default)})"
-        names = ["--" + option.name.replace("_", "-")]
+        names = [flag(option.name)]
         group.add_argument(
             *(["-n"] if option.name == "particles" else []),
             *names,

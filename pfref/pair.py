@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .options import flag
 
 # Flags of servers, and those that name one of which one is needed.
 SERVED = {
@@ -58,8 +59,8 @@ def check(flags: Mapping[str, Any]) -> None:
     have = {name for name, value in flags.items() if value is not None}
     for name, servers in SERVED.items():
         if name in have and not have & {*servers}:
-            told = " or ".join(map(option, servers))
-            raise UserError(f"{option(name)} is for {told}; give it, or leave it out")
+            told = " or ".join(map(flag, servers))
+            raise UserError(f"{flag(name)} is for {told}; give it, or leave it out")
     judge = flags["prm"]
     probe = judge is not None and probe_file(judge) is not None
     if judge == "self" or probe:
@@ -79,13 +80,9 @@ def check(flags: Mapping[str, Any]) -> None:
     for name in ("prm_device", "prm_noise"):
         if "prm_endpoint" in have and name in have:
             raise UserError(
-                f"{option(name)} is for a reward model in this process; leave it out, "
+                f"{flag(name)} is for a reward model in this process; leave it out, "
                 "or --prm-endpoint"
             )
-
-
-def option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def given(flags: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -36,7 +36,6 @@ def parts(notebook: Notebook) -> tuple[int, int]:
             text = source(cell)
             if text.startswith("## References"):
                 continue
-            text = re.sub(r"<details>.*?</details>", " ", text, flags=re.S)
             text = re.sub(r"\$\$.*?\$\$|```.*?```|<[^>]+>", " ", text, flags=re.S)
             text = re.sub(r"\]\([^)]*\)", "] ", text)
             words += len(re.sub(r"\$[^$]*\$", "x", text).split())

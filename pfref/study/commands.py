@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..options import flag
 from .recipe import ENDPOINTS, Recipe
 
 OVERRIDES = (
@@ -15,8 +16,8 @@ OVERRIDES = (
     *("prm_endpoint", "prm_endpoint_model"),
 )
 PLAN = (
-    *("particles", "gpus", "policy_speed", "prm_speed", "price", "slots"),
-    "sharing",
+    *("particles", "gpus", "policy_speed", "prm_speed"),
+    *("price", "slots", "sharing"),
 )
 
 
@@ -34,7 +35,7 @@ def run(a: argparse.Namespace) -> None:
     for name in ("problems", *asked, *(["json"] if a.json else [])):
         if getattr(a, name) is not None:
             others = "--estimate" if name == "problems" else "--estimate --problems"
-            raise UserError(f"--{name.replace('_', '-')} goes with {others}")
+            raise UserError(f"{flag(name)} goes with {others}")
     if a.estimate:
         from .estimate import estimate
 
@@ -43,7 +44,7 @@ def run(a: argparse.Namespace) -> None:
     from .experiment import run as run_recipe
 
     given = [a.recipe] + [
-        f"--{name.replace('_', '-')} {'URL' if name in ENDPOINTS else shown(value)}"
+        f"{flag(name)} {'URL' if name in ENDPOINTS else shown(value)}"
         for name, value in changes.items()
         if value is not None
     ]

@@ -35,8 +35,8 @@ SHIPPED = Path(__file__).parents[1] / "recipes"
 ONCE = ("greedy",)  # the same for every budget and seed
 OWN = ("label", "budgets", "seeds", "bar")  # of a method, beside options and models
 TOP = ("task", "data", "skip", "limit", "budgets", "seeds", "settings", "method")
-# What changes neither the particles nor their weights. A batch does not in float32.
 ENDPOINTS = ("endpoint", "prm_endpoint")  # addresses of servers
+# What changes neither the particles nor their weights. A batch does not in float32.
 OUTSIDE = ("batch", "choose", "device", "prm_device", "dialect", "in_flight")
 
 
