@@ -5,7 +5,8 @@
         --dtype bfloat16 -n 16 64 --max-tokens 256   a real model
 
     (a) proposal alone / `model.generate` on the same number of tokens, all its rows
-        equally long: with steps of a fixed length, and with steps as they come
+        equally long, on the model as transformers loads it, and, where pfref packs
+        its weights, on those: with steps of a fixed length, and with steps as they come
     (b) filter / floor: `generate`, and one pass of the reward model over the finished
         texts, those of like length together
     (c) the two loops of the paper's released code / filter (--loops): without a cache
@@ -31,13 +32,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from benchmarks.rivals import generate, one_reward_pass, papers_loop
 from pfref import LanguageModel, Proposal, RewardModel, solve
 from pfref.cache import RaggedCache
 from pfref.inputs import read_problems
+from pfref.loading import locate
 from pfref.minimath.problems import load_set
+from pfref.packing import Packed
 from pfref.randomness import generator
 from pfref.reasoning import Thoughts
 from pfref.records import write_record
@@ -152,8 +156,13 @@ def best(action: Callable[[], Any], repeats: int) -> tuple[float, Any]:
     return min(found, key=lambda pair: pair[0])
 
 
+def packed(model: torch.nn.Module) -> bool:
+    return any(isinstance(part, Packed) for part in model.modules())
+
+
 def measure(
     lm: LanguageModel,
+    stock: Any,
     prm: RewardModel,
     problems: list[str],
     n: int,
@@ -162,14 +171,17 @@ def measure(
     limits = dict(max_tokens=a.max_tokens, max_step_tokens=a.max_tokens)
     real, row = Proposal(**limits), dict[str, Any](problems=len(problems), particles=n)
     fixed = Proposal(step_tokens=FIXED, **limits)
-    copied = copy_speed()
+    copied, prompts = copy_speed(), [lm.prompt(text) for text in problems]
     for name, proposal in (("fixed", fixed), ("real", real)):
         alone = partial(proposal_alone, lm, problems, n, proposal)
         ours, found = best(alone, a.repeats)
         tokens = int(found["tokens"])
-        rival, _ = best(partial(generate, lm, problems, n, tokens), a.repeats)
+        rival, _ = best(partial(generate, stock, prompts, n, tokens), a.repeats)
         row[f"{name}_tokens"], row[f"{name}_s"] = tokens, ours
         row[f"{name}_to_generate"] = ours / rival
+        if packed(lm.model):
+            rival, _ = best(partial(generate, lm.model, prompts, n, tokens), a.repeats)
+            row[f"{name}_to_packed"] = ours / rival
         row[f"{name}_at_work"] = tokens / found["slots"]
         row[f"{name}_tokens_per_s"] = tokens / ours
         row[f"{name}_read_to_copy"] = found["bytes"] / ours / copied
@@ -177,7 +189,7 @@ def measure(
     whole, found = best(lambda: solve(problems, lm, prm, n, **options), a.repeats)
     generated = sum(one.cost.generated_tokens for one in found)
     fed = generated + sum(s.cost.prompt_tokens + s.cost.scored_tokens for s in found)
-    floor, _ = best(lambda: generate(lm, problems, n, generated), a.repeats)
+    floor, _ = best(lambda: generate(stock, prompts, n, generated), a.repeats)
     texts = [prm.render(s.problem, p.steps)[0] for s in found for p in s.particles]
     reward, _ = best(lambda: one_reward_pass(prm, texts), a.repeats)
     row |= dict(filter_s=whole, floor_s=floor + reward, filter_tokens=generated)
@@ -206,6 +218,8 @@ def told(row: dict[str, Any]) -> str:
             f"{seconds:.1f} s, {speed:.0f} tokens/s, slots at work {work:.2f}, "
             f"read / copy {read:.2f})"
         )
+        if packing := row.get(f"{name}_to_packed"):
+            lines.append(f"      / generate on packed weights  {packing:.2f}")
     ratio, seconds = row["filter_to_floor"], row["filter_s"]
     lines.append(f"  (b) filter / floor  {ratio:.2f}  ({seconds:.1f} s)")
     if "loop_s" in row:
@@ -235,6 +249,9 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     lm = LanguageModel.load(a.model, dtype=a.dtype)
+    stock = AutoModelForCausalLM.from_pretrained(
+        **locate(a.model), dtype=lm.model.dtype, attn_implementation="sdpa"
+    ).to(lm.device)
     own = a.prm == "self"
     prm = RewardModel.judging(lm) if own else RewardModel.load(a.prm, dtype=a.dtype)
     if a.problems:
@@ -244,7 +261,7 @@ def main() -> None:
         sets = {n: [p.problem for p in load_set(n) if p.level in (4, 6)] for n in names}
     rows = []
     for name, count, n in itertools.product(sets, a.counts, a.particles):
-        row = dict(set=name) | measure(lm, prm, sets[name][:count], n, a)
+        row = dict(set=name) | measure(lm, stock, prm, sets[name][:count], n, a)
         rows.append(row)
         print(told(row), flush=True)
         if a.out:

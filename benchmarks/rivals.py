@@ -25,22 +25,20 @@ def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Te
 
 
 @torch.inference_mode()
-def generate(
-    lm: LanguageModel, problems: list[str], particles: int, tokens: int
-) -> None:
+def generate(model: Any, prompts: list[list[int]], particles: int, tokens: int) -> None:
     """`model.generate` for about as many tokens, all rows equally long, so that none
     waits.
     """
     # torch 2.13 on a CPU copies the head's weights for every row of a bfloat16 slice
     # that is not contiguous: 35 GB with 128 rows and Qwen's vocabulary.
-    head = lm.model.get_output_embeddings()
+    head = model.get_output_embeddings()
     whole = head.register_forward_pre_hook(lambda _, given: given[0].contiguous())
-    for part in in_batches(len(problems), particles):
+    for part in in_batches(len(prompts), particles):
         ids, mask = left_padded(
-            [lm.prompt(text) for text in problems[part] for _ in range(particles)],
-            lm.device,
+            [prompt for prompt in prompts[part] for _ in range(particles)],
+            model.device,
         )
-        lm.model.generate(
+        model.generate(
             ids,
             attention_mask=mask,
             do_sample=True,
@@ -48,7 +46,7 @@ def generate(
             top_k=0,
             eos_token_id=None,
             pad_token_id=0,
-            max_new_tokens=max(1, round(tokens / len(problems) / particles)),
+            max_new_tokens=max(1, round(tokens / len(prompts) / particles)),
         )
     whole.remove()
 

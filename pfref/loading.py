@@ -12,6 +12,7 @@ import torch
 from .errors import UserError
 from .hardware import best_device as best_device
 from .hardware import best_dtype as best_dtype
+from .packing import pack
 
 SHIPPED = Path(__file__).parent / "minimath"
 HUB_SECONDS = 10  # how long an unreachable hub may keep a user waiting
@@ -208,7 +209,9 @@ def load_weights(
         )
     if not getattr(model, "_supports_attention_backend", False):
         raise UserError(OWN_ATTENTION.format(place=place))
-    return model.to(device).eval().requires_grad_(False)
+    model = model.to(device).eval().requires_grad_(False)
+    pack(model)
+    return model
 
 
 def refuse_layers(config: Any, place: str) -> None:

@@ -27,6 +27,7 @@ from .judgement import AGGREGATIONS as AGGREGATIONS
 from .judgement import Judgement as Judgement
 from .judgement import consecutive
 from .loading import context_of, load_tokenizer, load_weights, locate
+from .packing import plain
 from .prompts import refuse_unknown
 from .readers import NOWHERE, Rendered
 
@@ -98,7 +99,7 @@ class RewardModel:
         rows = words_of(lm.tokenizer, family)
         out = lm.model.get_output_embeddings()
         bias = None if getattr(out, "bias", None) is None else out.bias[rows]
-        head = compared(out.weight[rows], lm.model.config, bias)
+        head = compared(plain(out.weight)[rows], lm.model.config, bias)
         return cls(lm.model.base_model, head.to(lm.device), lm.tokenizer, family)
 
     def prompt(self, problem: str) -> list[int]:
