@@ -3,7 +3,7 @@
 //   node site/check.mjs [FOLDER] [--only PART] [--shots FOLDER]
 // Exit status 1 if anything is. README.md of this folder says what each line means.
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
-import { basename, join, relative, resolve } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
@@ -15,6 +15,7 @@ import { look } from "./look.mjs";
 
 // In this order the width changes once, which takes the theme a while.
 const FORMS = [[1280, "light"], [1280, "dark"], [360, "dark"], [360, "light"]];
+const TALL = 7200; // pixels of one picture
 // Script and style of one page, packed; MathJax is apart, and so is the list of words
 // that the search page looks in, which is text.
 const LIMIT_KB = 150;
@@ -118,10 +119,23 @@ function pause(page, milliseconds) {
   return page.evaluate((ms) => new Promise((done) => setTimeout(done, ms)), milliseconds);
 }
 
+/** The whole page, in pieces as tall as a browser can draw at once. */
 async function shoot(page, name, width, scheme) {
   mkdirSync(options.shots, { recursive: true });
-  const file = `${basename(name, ".html")}-${width}-${scheme}.png`;
-  await page.screenshot({ path: join(options.shots, file), captureBeyondViewport: false });
+  const whole = await page.evaluate(() => document.documentElement.scrollHeight);
+  const height = Math.min(whole, TALL);
+  await page.setViewport({ width, height });
+  for (let top = 0; top < whole; top += height) {
+    await page.evaluate((y) => window.scrollTo(0, y), top);
+    await pause(page, 100);
+    const part = String(top / height).padStart(2, "0");
+    const file = `${name.replaceAll("/", "_")}-${width}-${scheme}-${part}.png`;
+    await page.screenshot({
+      path: join(options.shots, file.replace(".html", "")),
+      captureBeyondViewport: false,
+    });
+  }
+  await page.setViewport({ width, height: 900 });
 }
 
 /** Links to pages and places of the book that are not there. */

@@ -1,11 +1,11 @@
 // What is wider than the page can be reached by the Tab key, and scrolled by the arrows.
-const WIDE = "pre, div.math, .pst-scrollable-table-container, .cell_output > .output";
+const WIDE = "pre, div.math, span.math, .pst-scrollable-table-container, .cell_output > .output";
 
 function reach() {
   for (const box of document.querySelectorAll(WIDE)) {
     const scrolls = box.scrollWidth > box.clientWidth;
     if (scrolls) box.tabIndex = 0;
-    else if (box.matches("div.math")) box.removeAttribute("tabindex");
+    else if (box.matches(".math")) box.removeAttribute("tabindex");
   }
 }
 

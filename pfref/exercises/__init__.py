@@ -10,6 +10,7 @@ Each chapter's answers are in a file of its own beside this one. An entry has
 """
 
 import math
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -71,4 +72,4 @@ def check(name: str, answer: Any) -> None:
 
     `...` as the answer asks what is wanted. Raises ValueError for an unknown exercise.
     """
-    print(verdict(name, answer))
+    print(textwrap.fill(verdict(name, answer), 76))
