@@ -22,6 +22,9 @@ export function look() {
   for (const math of document.querySelectorAll(".math"))
     if (!math.querySelector("mjx-container") && !math.closest("mjx-container"))
       wrong.push(`formula not set: ${math.textContent.slice(0, 80)}`);
+  for (const math of document.querySelectorAll("div.math"))
+    if (inner > 1000 && math.scrollWidth > math.clientWidth + 1)
+      wrong.push(`formula wider than a desk: ${math.textContent.slice(0, 60)}`);
   for (const error of document.querySelectorAll("mjx-merror, [data-mjx-error]"))
     wrong.push(`formula with an error: ${error.textContent.slice(0, 80)}`);
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);

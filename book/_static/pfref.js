@@ -1,7 +1,12 @@
 // What is wider than the page can be reached by the Tab key, and scrolled by the arrows.
-const WIDE = "pre, div.math, span.math, .pst-scrollable-table-container, .cell_output > .output";
+const WIDE = "pre, div.math, span.math.wide, .pst-scrollable-table-container, .cell_output > .output";
 
 function reach() {
+  for (const formula of document.querySelectorAll("span.math")) {
+    const room = formula.parentElement.closest("p, li, td, dd, div").clientWidth;
+    const needed = formula.querySelector("mjx-container")?.scrollWidth ?? 0;
+    formula.classList.toggle("wide", room > 0 && needed > room);
+  }
   for (const box of document.querySelectorAll(WIDE)) {
     const scrolls = box.scrollWidth > box.clientWidth;
     if (scrolls) box.tabIndex = 0;
