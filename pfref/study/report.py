@@ -117,7 +117,8 @@ def machines(grades: Grades) -> list[str]:
     for session in grades.study.sessions:
         e, (_, parts) = session["session"]["environment"], session["session"]["part"]
         shared = f", {parts} processes" if parts > 1 else ""
-        where = e["gpu"] or f"{e['processor']}, {e['threads']} threads{shared}"
+        threads = f"{e['threads']} thread{'s' if e['threads'] != 1 else ''}"
+        where = e["gpu"] or f"{e['processor']}, {threads}{shared}"
         found.append(
             f"{where}; torch {e['torch']}, pfref {session['session']['pfref']}"
         )
