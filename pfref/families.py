@@ -172,6 +172,7 @@ class LogOdds(nn.Module):
         self.net, self.cap = net, cap
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """The log-odds: see the class."""
         logits = self.net(hidden)
         if self.cap is not None:
             logits = self.cap * torch.tanh(logits / self.cap)

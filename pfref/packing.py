@@ -24,6 +24,7 @@ class Packed(nn.Module):
         self.bias = linear.bias
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
         found: Tensor = torch.ops.mkldnn._linear_pointwise(
             inputs, self.weight, self.bias, "none", [], ""
         )

@@ -25,7 +25,7 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Proposal:
-    """How steps are proposed. A particle cut by a limit is *truncated*, and ruled
+    """How steps are proposed. A particle cut by a limit is truncated, and ruled
     out.
     """
 

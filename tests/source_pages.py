@@ -82,7 +82,7 @@ def listing(name: str) -> str:
 
 - Shown in chapters: {chapters_of(name)}
 - Tests that import it: {tests_of(name)}
-- The file itself: [pfref/{name}.py]({path})
+- The file itself: [`pfref/{name}.py`]({path})
 
 <details class="listing">
 <summary><code>{name}.py</code>, {length} lines</summary>

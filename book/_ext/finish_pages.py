@@ -72,6 +72,12 @@ def readable(page: str) -> str:
     # A symbol alone as a heading is no text to axe: MathJax draws it, and hides MathML.
     page = SYMBOL.sub(r"\1<i>\2</i><sub>\3</sub>\4", page)
     page = PARAMETERS.sub(parameters, page)
+    # The path of a test may go on in the next line, between its words.
+    page = re.sub(
+        r'(?<=<span class="pre">)tests/[^<]*::[^<]*',
+        lambda found: re.sub(r"(/|::|_)(?=\w)", r"\1<wbr>", found[0]),
+        page,
+    )
     # An option stays in one piece: a browser would break it behind its hyphens.
     page = re.sub(
         r'<span class="pre">(-[^<]{1,30})</span>',

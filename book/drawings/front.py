@@ -60,4 +60,4 @@ def chapters(d: Drawing) -> None:
         d.box(x, y, 76, 40, "", colour)
         d.label(x, y, name, size=SMALL)
     key = "blue: foundations\ngreen: language models\norange: experiments"
-    d.label(286, 470, key, size=SMALL)
+    d.label(278, 470, key, size=SMALL)
