@@ -79,7 +79,8 @@ def test_every_file_says_what_it_is_for_who_shows_it_and_what_holds_it() -> None
         for part in re.split(r"^## ", text, flags=re.M)[1:]:
             assert re.match(
                 r"`\S+\.py`\n\n\S.+\n\n- Shown in chapters: \S.+\n"
-                r"- Tests that import it: \S.+\n- The file itself: \[`pfref/\S+`\]\(\S+\)"
+                r"- Tests that import it: \S.+\n"
+                r"- The file itself: \[`pfref/\S+`\]\(\S+\)"
                 r"\n\n<details class=\"listing\">\n<summary>.+</summary>\n\n```",
                 part,
             ), (page.name, part[:300])
