@@ -18,7 +18,6 @@ class Packed(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
         blocks = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self.weight = nn.Parameter(blocks, requires_grad=False)
         self.bias = linear.bias
