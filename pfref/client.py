@@ -30,7 +30,6 @@ Task = tuple[Future[Any], Callable[[], Any]]
 class Client:
     """A server at `url`, with or without /v1 at its end.
 
-    in_flight  requests at once, at most
     patience   seconds for an answer
     pauses     before each further try of a request that failed for a reason that may
                pass: no connection, no answer in time, half an answer, 429 and 5xx
@@ -40,7 +39,6 @@ class Client:
     def __init__(
         self,
         url: str,
-        in_flight: int = 64,
         patience: float = 600,
         pauses: Sequence[float] | None = None,
         variable: str = KEY,
@@ -73,13 +71,22 @@ class Client:
         self.in_flight, self.peak = 0, 0  # now; at most since somebody looked
         self.retried = 0
         self.lock = threading.Lock()
-        self.http = httpx.Client(
-            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
-            timeout=httpx.Timeout(patience, connect=CONNECT, pool=None),
-            limits=httpx.Limits(
-                max_connections=in_flight, max_keepalive_connections=in_flight
-            ),
-        )
+        self.tls = httpx.create_ssl_context()
+        self.own = threading.local()
+
+    @property
+    def http(self) -> httpx.Client:
+        """This thread's own connection. Where threads share a pool, httpcore may close
+        a connection that it has just given to a request (its issue 1110), and the
+        request then waits until its patience is over.
+        """
+        if not hasattr(self.own, "http"):
+            self.own.http = httpx.Client(
+                headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+                timeout=httpx.Timeout(self.patience, connect=CONNECT),
+                verify=self.tls,
+            )
+        return self.own.http
 
     def post(
         self,

@@ -52,7 +52,7 @@ def connect(
     except OSError:  # it has none
         generation = None
     settings = SimpleNamespace(config=config, generation_config=generation)
-    client = Client(url, in_flight, patience)
+    client = Client(url, patience)
     served = listed(client)
     kind = DIALECTS[dialect or kind_of(client, served)]
     context = context_of(config)

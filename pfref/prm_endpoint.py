@@ -280,7 +280,7 @@ def connect(
         raise UserError(f"there is at least one request in flight, not {in_flight}")
     where = locate(tokenizer, revision, weights=False)
     own, kind = family_at(where, tokenizer, family, separator)
-    client = Client(url, in_flight, patience, variable=KEY)
+    client = Client(url, patience, variable=KEY)
     entry = chosen(listed(client), model, client.root)
     context = context_of(AutoConfig.from_pretrained(**where))
     if isinstance(most := entry.get("max_model_len"), int):  # with words it writes one

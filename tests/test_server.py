@@ -44,7 +44,7 @@ def endpoint(
     lm, _ = world()
     dialect = dataclasses.replace(dialects.DIALECTS[kind or served.kind], **changes)
     return server.Endpoint(
-        client.Client(served.url, in_flight, patience=5, pauses=(0.01, 0.01, 0.01)),
+        client.Client(served.url, patience=5, pauses=(0.01, 0.01, 0.01)),
         dialect,
         "tiny",
         lm.tokenizer,
@@ -212,11 +212,27 @@ def test_what_stays_is_one_line(faults: list[Any], wanted: str) -> None:
     with Served("vllm", lm, slow=0.6) as running:
         running.faults = faults
         policy = endpoint(running)
-        policy.client.http.timeout = 0.2
+        policy.client.patience = 0.2
         with pytest.raises(UserError) as caught:
             solve(PROBLEM, policy, prm, 2, proposal=PROPOSAL)
     said = str(caught.value)
     assert wanted in said and "\n" not in said
+
+
+def test_no_two_threads_share_a_connection() -> None:
+    """Else httpcore's pool may close one under a request, which then hangs."""
+    together = threading.Barrier(4)
+    with Served("vllm", world()[0]) as running:
+        policy = endpoint(running)
+
+        def twice() -> set[int]:
+            together.wait()  # so that each thread takes one
+            return {id(policy.client.http), id(policy.client.http)}
+
+        asked = [policy.pool.submit(twice) for _ in range(4)]
+        connections = [future.result() for future in asked]
+    assert [len(own) for own in connections] == [1] * 4
+    assert len(set.union(*connections)) == 4
 
 
 def test_nobody_there_is_one_line() -> None:
