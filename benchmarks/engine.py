@@ -5,8 +5,9 @@
         --dtype bfloat16 -n 16 64 --max-tokens 256   a real model
 
     (a) proposal alone / `model.generate` on the same number of tokens, all its rows
-        equally long, on the model as transformers loads it, and, where pfref packs
-        its weights, on those: with steps of a fixed length, and with steps as they come
+        equally long, on the model as transformers loads it: with steps of a fixed
+        length, and with steps as they come. Where pfref packs the weights, also to
+        `generate` on those, and to the proposal on weights that are not packed
     (b) filter / floor: `generate`, and one pass of the reward model over the finished
         texts, those of like length together
     (c) the two loops of the paper's released code / filter (--loops): without a cache
@@ -35,7 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from benchmarks.rivals import generate, one_reward_pass, papers_loop
+from benchmarks.rivals import generate, one_reward_pass, papers_loop, unpacked
 from pfref import LanguageModel, Proposal, RewardModel, solve
 from pfref.cache import RaggedCache
 from pfref.inputs import read_problems
@@ -182,6 +183,8 @@ def measure(
         if packed(lm.model):
             rival, _ = best(partial(generate, lm.model, prompts, n, tokens), a.repeats)
             row[f"{name}_to_packed"] = ours / rival
+            with unpacked(lm):
+                row[f"{name}_to_plain"] = ours / best(alone, a.repeats)[0]
         row[f"{name}_at_work"] = tokens / found["slots"]
         row[f"{name}_tokens_per_s"] = tokens / ours
         row[f"{name}_read_to_copy"] = found["bytes"] / ours / copied
@@ -220,6 +223,9 @@ def told(row: dict[str, Any]) -> str:
         )
         if packing := row.get(f"{name}_to_packed"):
             lines.append(f"      / generate on packed weights  {packing:.2f}")
+            lines.append(
+                f"      / proposal on plain weights  {row[name + '_to_plain']:.2f}"
+            )
     ratio, seconds = row["filter_to_floor"], row["filter_s"]
     lines.append(f"  (b) filter / floor  {ratio:.2f}  ({seconds:.1f} s)")
     if "loop_s" in row:

@@ -1,18 +1,43 @@
 """What the engine is timed against: `model.generate`, one pass of the reward model over
-finished texts, and the loops of the paper's released code.
+finished texts, the loops of the paper's released code, and itself on weights as
+transformers loads them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from pfref import LanguageModel, Proposal, RewardModel
 from pfref.groups import in_groups, padded
+from pfref.packing import Packed, plain
 from pfref.randomness import generator
 from pfref.resampling import multinomial
 from pfref.solver import in_batches
+
+
+@contextmanager
+def unpacked(lm: LanguageModel) -> Iterator[None]:
+    """`lm` with its linear layers as transformers loads them."""
+    parts = [
+        (name, part)
+        for name, part in lm.model.named_modules()
+        if isinstance(part, Packed)
+    ]
+    try:
+        for name, part in parts:
+            linear = nn.Linear(1, 1, part.bias is not None, device="meta")
+            linear.weight, linear.bias = nn.Parameter(plain(part.weight)), part.bias
+            lm.model.set_submodule(name, linear)
+        lm.head = lm.model.get_output_embeddings()
+        yield
+    finally:
+        for name, part in parts:
+            lm.model.set_submodule(name, part)
+        lm.head = lm.model.get_output_embeddings()
 
 
 def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ import httpx
 from .errors import UserError
 
 KEY = "PFREF_API_KEY"  # the environment variable that holds a server's key
-AGAIN = (408, 429, 500, 502, 503, 504)  # these answers may be others in a while
+AGAIN = {408, 429, *range(500, 600)} - {501}  # these answers may be others in a while
 PAUSES = (0.5, 1, 2, 4, 8, 16)  # seconds before each further try
 CONNECT = 10  # seconds for a connection
 LOOK = 20  # seconds for what needs no model
@@ -32,7 +32,7 @@ class Client:
 
     patience   seconds for an answer
     pauses     before each further try of a request that failed for a reason that may
-               pass: no connection, no answer in time, half an answer, 429 and 5xx
+               pass: no connection, no answer in time, half an answer, 408, 429, 5xx
     variable   the environment variable that holds the server's key
     """
 
@@ -136,7 +136,7 @@ class Client:
                     problem = f"answers {response.status_code} ({self.told(response)})"
                 elif response.status_code >= 400:
                     return response, None
-                elif response.is_redirect:
+                elif response.has_redirect_location:
                     place = self.said(response.headers["location"].split("?")[0])
                     raise UserError(
                         f"the server at {self.root} sends to {place}; give that address"
@@ -211,7 +211,7 @@ class Pool:
         self.waiting.put((future, lambda: task(*args)))
         if self.threads < self.size:
             self.threads += 1
-            threading.Thread(target=self.work, daemon=True).start()
+            threading.Thread(target=work, args=[self.waiting], daemon=True).start()
         return future
 
     def close(self) -> None:
@@ -220,16 +220,22 @@ class Pool:
             self.waiting.put(None)
         self.threads = 0
 
-    def work(self) -> None:
-        while (given := self.waiting.get()) is not None:
-            future, task = given
-            if not future.set_running_or_notify_cancel():
-                continue
+    def __del__(self) -> None:
+        self.close()  # or they would wait for ever, each with its connection
+
+
+def work(waiting: "SimpleQueue[Task | None]") -> None:
+    """What each thread of a pool does. It holds neither the pool nor, while it waits,
+    what it did last: else neither would ever be let go.
+    """
+    while (given := waiting.get()) is not None:
+        future, task = given
+        if future.set_running_or_notify_cancel():
             try:
                 future.set_result(task())
             except BaseException as error:
                 future.set_exception(error)
-            del future, task
+        del given, future, task
 
 
 def in_flight(*models: Any) -> str:

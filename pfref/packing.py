@@ -1,8 +1,8 @@
 """Linear layers whose weights lie as the processor multiplies them.
 
 oneDNN, which multiplies bfloat16 on a CPU, brings a weight into blocks of its own at
-every product. For the few rows that decoding feeds this costs a third of the time, so
-`pack` does it once. The numbers stay the same up to the last bit.
+every product. For the few rows that decoding feeds this takes much of the time, so
+`pack` does it once. A product stays the same up to the last bit.
 """
 
 from typing import Any
@@ -43,14 +43,14 @@ def pack(model: nn.Module) -> None:
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if not (known and cpu_multiplies_bfloat16()):
         return
-    packable = [
-        (name, part)
-        for name, part in model.named_modules()
-        if type(part) is nn.Linear
-        and (part.weight.device.type, part.weight.dtype) == ("cpu", torch.bfloat16)
-    ]
-    for name, part in packable:
-        model.set_submodule(name, Packed(part))
+    for parent in model.modules():  # a layer that is packed is let go at once
+        for name, part in [*parent.named_children()]:
+            if (
+                type(part) is nn.Linear
+                and part.weight.dtype == torch.bfloat16
+                and part.weight.device.type == "cpu"
+            ):
+                setattr(parent, name, Packed(part))
 
 
 def plain(weight: Tensor) -> Tensor:

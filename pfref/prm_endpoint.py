@@ -248,7 +248,7 @@ def log_probabilities(answer: Any) -> dict[str, float]:
 
 
 def close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, atol=1e-3)
+    return torch.allclose(a, b, atol=1e-2)  # probabilities may be in bfloat16
 
 
 def connect(

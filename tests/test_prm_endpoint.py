@@ -196,11 +196,21 @@ def test_answers_of_the_wrong_shape(
         assert "\n" not in str(caught.value)
 
 
+def in_bfloat16(answer: dict[str, Any]) -> dict[str, Any]:
+    for item in answer["data"]:
+        item["data"] = torch.tensor(item["data"]).bfloat16().tolist()
+    return answer
+
+
 def test_probabilities_are_refused(served: ServedPrm, folder: Path) -> None:
     """And logits that happen to lie between 0 and 1 are not."""
     served.knows = False
     with pytest.raises(UserError, match="probabilities where raw logits"):
         connect(served, folder)
+    served.spoil = in_bfloat16  # they do not quite add up to one
+    with pytest.raises(UserError, match="probabilities where raw logits"):
+        connect(served, folder)
+    served.spoil = lambda answer: answer
     plain = served.outputs
     served.outputs = lambda ids: plain(ids)[..., 1:]  # one output, a sigmoid's
     with pytest.raises(UserError, match="probabilities where raw logits"):

@@ -184,7 +184,20 @@ def test_forced_tokens_are_not_asked_for() -> None:
         assert found.particles
 
 
-@pytest.mark.parametrize("fault", [429, 503, 500, "cut", "empty"])
+def test_threads_end_when_nobody_has_their_pool() -> None:
+    before = set(threading.enumerate())
+    pool = client.Pool(3)
+    for future in [pool.submit(time.sleep, 0.01) for _ in range(3)]:
+        future.result()
+    own = set(threading.enumerate()) - before
+    assert len(own) == 3
+    del pool
+    for thread in own:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in own)
+
+
+@pytest.mark.parametrize("fault", [429, 503, 529, "cut", "empty"])
 def test_what_may_pass_is_tried_again(fault: Any) -> None:
     lm, prm = world()
     with Served("vllm", lm) as running:

@@ -106,9 +106,6 @@ class Models:
         if named != self.named:
             from ..pair import load_models
 
-            for served in self.pair or ():
-                if hasattr(served, "pool"):
-                    served.pool.close()
             self.named, self.pair = None, None  # memory first
             self.pair, self.named = load_models(named), named
         return self.pair
