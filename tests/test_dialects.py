@@ -118,6 +118,13 @@ def test_llama_cpp_sends_no_prompt_back() -> None:
         assert all("prompt" not in found for found in answers)
 
 
+def test_one_answer_is_asked_for() -> None:
+    for name, dialect in dialects.DIALECTS.items():
+        body = dialect.body(ASK)
+        asked = body.get("sampling_params", body)
+        assert asked.get("n", 1) == 1 and asked.get("best_of", 1) == 1, name
+
+
 def test_sglang_knows_every_field() -> None:
     """It refuses one that it does not."""
     assert set(dialects.sglang_body(ASK)) == {"input_ids", "sampling_params"}

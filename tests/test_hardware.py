@@ -69,6 +69,21 @@ def test_the_processor_is_asked_without_torch_too(
         assert hardware.cpu_multiplies_bfloat16() == found
 
 
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [("fpu avx512_bf16", True), ("amx_bf16 fpu", True), ("fpu avx512f", False)],
+)
+def test_linux_tells_what_the_processor_can_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, fast: bool
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(hardware, "Path", lambda _: info)
+    assert not hardware.cpu_multiplies_bfloat16()  # there is no such file
+    info.write_text(f"flags: {flags}\n")
+    assert hardware.cpu_multiplies_bfloat16() == fast
+
+
 def test_devices() -> None:
     assert best_device("cpu").type == "cpu"
     with pytest.raises(UserError, match="no device 'abacus'"):

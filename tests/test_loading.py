@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,27 @@ def test_without_a_network_the_cache_serves(monkeypatch, folder: Path) -> None:
     assert LanguageModel.load("somebody/model").vocabulary == 134
     assert locate("somebody/model", "refs/pr/4")["local_files_only"]
     assert asked == [("somebody/model", None), ("somebody/model", "refs/pr/4")]
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_what_is_fetched_from_the_hub(monkeypatch, folder: Path, weights: bool) -> None:
+    """All that a model may need, and no pickle and no code."""
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    wanted: list[str] = []
+
+    def fetch(hub_id: str, revision: str, allow_patterns: list[str]) -> str:
+        wanted.extend(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    locate("somebody/model", "main", weights)
+    files = ["config.json", "merges.txt", "tokenizer.model", "chat_template.jinja"]
+    files += ["model-00001-of-00002.safetensors"] * weights
+    for name in files:
+        assert any(fnmatch(name, pattern) for pattern in wanted), name
+    for name in ["pytorch_model.bin", "modeling_own.py", "model.pt"]:
+        assert not any(fnmatch(name, pattern) for pattern in wanted), name
+    assert weights == any(fnmatch("model.safetensors", p) for p in wanted)
 
 
 def test_a_revision_that_is_not_there(monkeypatch, folder: Path) -> None:

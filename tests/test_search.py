@@ -165,6 +165,7 @@ def test_the_best_survive_and_not_the_first() -> None:
         )
         changed += set(ranked[:2].tolist()) != {0, 1}
     assert changed > 20
+    assert first.log_evidence.isnan().all()  # a search estimates no evidence
 
 
 @pytest.mark.parametrize("beams", [2, 3, 4])

@@ -5,6 +5,7 @@ whatever the server's defaults; and every fault is a retry or one clear line.
 import dataclasses
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from pfref import client, connection, dialects, server, solve
 from pfref.__main__ import main
+from pfref.dialects import LENGTH, Reply
 from pfref.errors import UserError
 from pfref.randomness import generators
 from pfref.reasoning import Reasoning
@@ -182,6 +184,31 @@ def test_forced_tokens_are_not_asked_for() -> None:
         asked = len(running.bodies)
         assert found.cost.lm_calls == asked
         assert found.particles
+
+
+def test_a_text_that_closes_a_step_ends_no_solution() -> None:
+    """Servers that send no tokens leave the end token to us."""
+    with Served("vllm", world()[0]) as running:
+        policy = endpoint(running)
+        flight = policy.start([policy.prompt(PROBLEM)], 1, PROPOSAL).work
+        word = next(k for k in range(4) if k not in (DELIMITER, *policy.ends))
+        step = [word, DELIMITER]
+        told = [
+            policy.tokens_of(flight, Reply(None, policy.tokenizer.decode(ids), why))
+            for ids, why in ((step, "stop"), ([word], "stop"), ([word], LENGTH))
+        ]
+    assert told == [step, [word, policy.ends[0]], [word]]
+
+
+def test_an_idle_thread_keeps_nothing() -> None:
+    pool, thing = client.Pool(1), type("Thing", (), {})()
+    pool.submit(id, thing).result()
+    seen = weakref.ref(thing)
+    del thing
+    until = time.monotonic() + 10
+    while seen() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert seen() is None
 
 
 def test_threads_end_when_nobody_has_their_pool() -> None:

@@ -142,6 +142,13 @@ def test_other_decoders(decoder: object, pieces: list[str], added: list[bytes]) 
     assert token_bytes(tokenizer, 6) == [*added, b"", b"", b""]
 
 
+def test_spaces_before_a_point_stay() -> None:
+    """Though a tokenizer takes them away when it decodes."""
+    tokenizer = word_level(["a", "b", "."], None)
+    tokenizer.clean_up_tokenization_spaces = True
+    assert token_bytes(tokenizer, 3) == [b" a", b" b", b" ."]
+
+
 REAL = ["qwen2.5-coder-0.5b-instruct", "smollm2-135m-instruct"]
 
 

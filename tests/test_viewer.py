@@ -168,6 +168,7 @@ def test_every_step_and_particle_is_there_without_the_script() -> None:
     reader = Reader(text)
     assert not reader.open and len(reader.tables) == len(history.moments) > 2
     for t, table in enumerate(reader.tables):
+        assert f'<h3 id="step-{t + 1}">Step {t + 1} of {len(reader.tables)}<' in text
         now, names = history.moments[t], table[0]
         assert len(table) == 1 + history.particles
         for n, row in enumerate(table[1:]):
