@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from benchmarks.rivals import unpacked
 from pfref import LanguageModel, Proposal, RewardModel, loading, packing
 from pfref.loading import load_weights, locate
 from pfref.packing import Packed, pack, plain
@@ -103,6 +104,20 @@ def test_packed_models_say_what_they_said(monkeypatch: pytest.MonkeyPatch) -> No
     assert count > 0 and none == 0
     torch.testing.assert_close(logits, logits_before, atol=0.05, rtol=0.02)
     torch.testing.assert_close(odds, odds_before, atol=0.1, rtol=0.02)
+
+
+def test_the_benchmark_unpacks_and_packs_again() -> None:
+    lm = LanguageModel.load("minimath-small", dtype="bfloat16")
+    head, count = lm.head, packed_in(lm.model)
+
+    def logits() -> torch.Tensor:
+        return lm.start([lm.prompt("2 + 2")], 2, Proposal()).work.logits.float()
+
+    wanted = logits()
+    with unpacked(lm):
+        assert packed_in(lm.model) == 0 and type(lm.head) is nn.Linear
+        torch.testing.assert_close(logits(), wanted, atol=0.05, rtol=0.02)
+    assert lm.head is head and packed_in(lm.model) == count > 0
 
 
 def test_a_packed_policy_is_its_own_judge(tmp_path: Path) -> None:
