@@ -125,6 +125,16 @@ def test_one_answer_is_asked_for() -> None:
         assert asked.get("n", 1) == 1 and asked.get("best_of", 1) == 1, name
 
 
+@pytest.mark.parametrize("name", ["vllm", "sglang", "llama.cpp"])
+def test_neutral_fields_leave_the_distribution_alone(name: str) -> None:
+    body = dialects.DIALECTS[name].body(ASK)
+    asked = body.get("sampling_params", body)
+    assert asked["top_p"] == 1.0
+    for field in ("min_p", "presence_penalty", "frequency_penalty"):
+        assert asked[field] == 0, field
+    assert asked.get("repetition_penalty", asked.get("repeat_penalty")) == 1.0
+
+
 def test_sglang_knows_every_field() -> None:
     """It refuses one that it does not."""
     assert set(dialects.sglang_body(ASK)) == {"input_ids", "sampling_params"}

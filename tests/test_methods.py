@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pfref import Proposal, RewardModel, UserError, solve
+from pfref import Proposal, RewardModel, UserError, methods, solve
 from pfref.methods import METHODS, SURE, decided, leads
 from pfref.randomness import generators
 from pfref.reasoning import Reasoning
@@ -405,6 +405,20 @@ def test_sweeps_are_one_sample_together() -> None:
         assert alive == pytest.approx([1 / len(alive)] * len(alive))
         prompt = len(world()[0].prompt(PROBLEM))
         assert s.cost.prompt_tokens == 3 * prompt
+
+
+def test_tempering_multiplies_the_price_of_odds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen, plain = [], methods.tempered
+
+    def noted(chain: Any, inverse: Any, sources: Any) -> Any:
+        seen.append(inverse.tolist())
+        return plain(chain, inverse, sources)
+
+    monkeypatch.setattr(methods, "tempered", noted)
+    many(1, 16, method="tempering", tau=2.0, temperatures=(1.0, 4.0))
+    assert seen == [[1 / 2, 1 / 8]]
 
 
 def test_gibbs_needs_a_target_of_its_own() -> None:

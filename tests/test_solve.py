@@ -397,6 +397,7 @@ def test_bad_proposals() -> None:
         dict(target_temperature=0.0),
         dict(temperature=0, target_temperature=1.0),
         dict(target_power=0.0),
+        dict(target_power=float("inf")),
         dict(temperature=0, target_power=2.0),
     ):
         with pytest.raises(UserError):

@@ -19,7 +19,7 @@ from pfref.history import History, Moment, Recorder
 from pfref.minimath.problems import load_set
 from pfref.settings import Settings
 from pfref.solution import Cost, Particle, Trace
-from pfref.viewer import page, save
+from pfref.viewer import page, save, tree
 from tests.enumerable import PROBLEM, PROPOSAL, world
 
 TEXTS = [p.problem for p in load_set("minimath500")[:6]]
@@ -205,6 +205,43 @@ def test_the_picture_has_every_particle_and_the_line_of_the_answer() -> None:
     told = ", ".join(str(n + 1) for n in reversed(line))
     assert f"line, by places: {told}.</desc>" in text
     assert '<svg role="img" aria-labelledby="name what"' in text
+
+
+def test_every_mark_stands_in_its_column_and_row() -> None:
+    history, _, _ = run()
+    tags = Reader(tree(history)).tags
+
+    def numbers(tag: str, *names: str, **own: str) -> list[list[float]]:
+        return [
+            [float(has[name] or 0) for name in names]
+            for kind, has in tags
+            if kind == tag and has.items() >= own.items()
+        ]
+
+    bands = numbers("rect", "x", "width", **{"class": "band"})
+    columns = [x + width / 2 for x, width in bands]
+    assert len(columns) == len(history.moments) and columns == sorted(columns)
+    # A number stands four points lower than the middle of its row.
+    labels = {"text-anchor": "end"}
+    rows = [y - 4 for _, y in numbers("text", "x", "y", **labels)]
+    assert all(x < bands[0][0] for x, _ in numbers("text", "x", "y", **labels))
+    step = rows[1] - rows[0]
+    assert rows == [rows[0] + step * n for n in range(history.particles)]
+    ((width, height),) = numbers("svg", "width", "height")
+    assert (width, height) == (sum(bands[-1]), rows[-1] + step)
+    marks = [(x, y) for x, y, _ in numbers("circle", "cx", "cy", "r")]
+    assert {x for x, _ in marks} <= {*columns} and {y for _, y in marks} <= {*rows}
+    first = [r for x, _, r in numbers("circle", "cx", "cy", "r") if x == columns[0]]
+    weights = [w * history.particles for w in history.moments[0].weights]
+    areas = [max(2.5, min(9, 4 * math.sqrt(w))) for w in weights]
+    assert first == pytest.approx(areas, abs=0.051)
+    lines = [re.findall(r"[\d.]+", has["d"] or "") for _, has in tags if "d" in has]
+    edges = {tuple(map(float, line)) for line in lines if len(line) == 4}
+    for t in range(1, len(history.moments)):
+        for n, parent in enumerate(history.parents(t)):
+            if parent is not None:
+                a, b = columns[t - 1], rows[parent]
+                assert (a, b, columns[t], rows[n]) in edges
 
 
 def test_the_page_loads_nothing_and_a_browser_would_not() -> None:
