@@ -21,17 +21,17 @@ def test_the_demonstration(
 
     monkeypatch.setattr(demo, "solve", noted)
     picture = tmp_path / "lines.png"
-    words = ["demo", "--rows", "2", "-n", "4", "--plot", str(picture)]
+    words = ["demo", "--rows", "2", "-n", "2", "--plot", str(picture)]
     monkeypatch.setattr(sys, "argv", words)
     demo.main()
     told = capsys.readouterr().out
     assert asked == [
-        ("samples", "argmax", 4),
-        ("greedy-search", None, 4),
-        ("filter", None, 4),
+        ("samples", "argmax", 2),
+        ("greedy-search", None, 2),
+        ("filter", None, 2),
     ]
     assert told.startswith("2 problems of MiniMATH-500")
-    for name in ("greedy ", "best of 4 ", "greedy search, 4 ", "filter, 4 "):
+    for name in ("greedy ", "best of 2 ", "greedy search, 2 ", "filter, 2 "):
         rows = [line for line in told.splitlines() if line.startswith(name)]
         assert rows and "%" in rows[0] and " to " in rows[0], name
     assert "accuracy  95 % interval" in told
