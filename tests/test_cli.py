@@ -416,6 +416,7 @@ def test_help_teaches_and_problems_are_listed(capsys) -> None:
     assert capsys.readouterr().out.count("level 5") == 2
 
 
+@pytest.mark.slow
 def test_package_copied_alone_works(tmp_path) -> None:
     """In an empty project, with torch, transformers and numpy only: nothing else of the
     repository is needed.

@@ -233,6 +233,7 @@ def test_llama_twin_is_the_same_function() -> None:
     assert torch.allclose(model(ids).logits, as_llama(model)(ids).logits, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_was_cut_off(tmp_path) -> None:
     """Four steps at once, and two then two more, give the same weights."""
 
