@@ -64,6 +64,6 @@ def test_figures_of_the_readme() -> None:
 
 def test_a_wrong_figure_is_seen() -> None:
     link = "[19](19_study.ipynb)"
-    assert unfounded(f"| filter 75.9 at N = 16 of MiniMATH-500 | {link} |") == []
-    assert unfounded(f"| filter 75.8 at N = 16 | {link} |") == ["75.8"]
+    assert unfounded(f"| filter 53.3 at N = 4 of MiniMATH-500 | {link} |") == []
+    assert unfounded(f"| filter 53.4 at N = 4 | {link} |") == ["53.4"]
     assert unfounded("75.9 [2025](references.bib 'puri2025')") == ["75.9"]
