@@ -2,6 +2,7 @@
 they leave out, and how much they take. The imitations answer as they do.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,3 +148,18 @@ def test_a_token_that_was_not_drawn_is_no_end() -> None:
     answer = dict(text="", output_ids=[END], meta_info=dict(finish_reason=finish))
     with pytest.raises(KeyError, match="NaN"):
         dialects.sglang_reply(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        (None, []),
+        (["tiny"], []),
+        ({}, []),
+        ({"data": None}, []),
+        ({"data": ["tiny", None, {"id": 3}, {}, {"id": "tiny"}]}, ["tiny"]),
+    ],
+)
+def test_a_list_of_models_may_be_anything(answer: Any, names: list[str]) -> None:
+    there: Any = SimpleNamespace(get=lambda path: answer)
+    assert [entry["id"] for entry in connection.listed(there)] == names
