@@ -32,7 +32,8 @@ class Client:
 
     patience   seconds for an answer
     pauses     before each further try of a request that failed for a reason that may
-               pass: no connection, no answer in time, half an answer, 408, 429, 5xx
+               pass: no connection, no answer in time, half an answer, 408, 429, 5xx but
+               501
     variable   the environment variable that holds the server's key
     """
 
@@ -214,14 +215,12 @@ class Pool:
             threading.Thread(target=work, args=[self.waiting], daemon=True).start()
         return future
 
-    def close(self) -> None:
-        """Ends the threads once they have done what waits."""
+    def __del__(self) -> None:
+        """The threads end once they have done what waits, else they would wait for
+        ever, each with its connection.
+        """
         for _ in range(self.threads):
             self.waiting.put(None)
-        self.threads = 0
-
-    def __del__(self) -> None:
-        self.close()  # or they would wait for ever, each with its connection
 
 
 def work(waiting: "SimpleQueue[Task | None]") -> None:

@@ -6,18 +6,17 @@ from typing import Any
 
 import pytest
 
-from pfref import demo
+from pfref import demo, solve
 
 
 def test_the_demonstration(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     asked: list[tuple[str, str | None, int]] = []
-    plain = getattr(demo, "solve")  # noqa: B009
 
     def noted(*given: Any, **options: Any) -> Any:
         asked.append((options["method"], options.get("choose"), given[3]))
-        return plain(*given, **options)
+        return solve(*given, **options)
 
     monkeypatch.setattr(demo, "solve", noted)
     picture = tmp_path / "lines.png"

@@ -119,17 +119,21 @@ def test_llama_cpp_sends_no_prompt_back() -> None:
         assert all("prompt" not in found for found in answers)
 
 
+def sampling(dialect: dialects.Dialect) -> dict[str, Any]:
+    """What a request says of how to sample."""
+    body = dialect.body(ASK)
+    return body.get("sampling_params", body)
+
+
 def test_one_answer_is_asked_for() -> None:
     for name, dialect in dialects.DIALECTS.items():
-        body = dialect.body(ASK)
-        asked = body.get("sampling_params", body)
+        asked = sampling(dialect)
         assert asked.get("n", 1) == 1 and asked.get("best_of", 1) == 1, name
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "llama.cpp"])
 def test_neutral_fields_leave_the_distribution_alone(name: str) -> None:
-    body = dialects.DIALECTS[name].body(ASK)
-    asked = body.get("sampling_params", body)
+    asked = sampling(dialects.DIALECTS[name])
     assert asked["top_p"] == 1.0
     for field in ("min_p", "presence_penalty", "frequency_penalty"):
         assert asked[field] == 0, field

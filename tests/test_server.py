@@ -224,7 +224,7 @@ def test_threads_end_when_nobody_has_their_pool() -> None:
     assert not any(thread.is_alive() for thread in own)
 
 
-@pytest.mark.parametrize("fault", [429, 503, 529, "cut", "empty"])
+@pytest.mark.parametrize("fault", [429, 503, 500, 529, "cut", "empty"])
 def test_what_may_pass_is_tried_again(fault: Any) -> None:
     lm, prm = world()
     with Served("vllm", lm) as running:
