@@ -274,7 +274,9 @@ def summary(history: History, t: int) -> str:
     else:
         copies = Counter(now.ancestors)
         parts += ["Resampled:"] * history.weighed
-        parts.append(f"{len(copies)} particles go on, {size - len(copies)} end.")
+        on, ends = len(copies), size - len(copies)
+        goes = "particle goes" if on == 1 else "particles go"
+        parts.append(f"{on} {goes} on, {ends} end{'s' * (ends == 1)}.")
         most = max(copies.values())
         parts.append(f"None has more than {most} child{'ren' * (most > 1)}.")
     return " ".join(parts)

@@ -19,10 +19,11 @@ from pfref.baselines import greedy
 from pfref.minimath import evaluate
 from pfref.minimath.problems import load_set
 from pfref.prm import AGGREGATIONS
+from pfref.probe import Probe
 from pfref.randomness import generators
 from pfref.reasoning import POTENTIALS
 from tests.enumerable import PROBLEM, PROPOSAL, tokenizer_of, world
-from tests.pretended_gpu import PretendedGPU
+from tests.pretended_gpu import DEVICE, PretendedGPU
 
 Pair = tuple[LanguageModel, RewardModel]
 
@@ -55,7 +56,7 @@ def check_solve(host: Pair) -> None:
 
 
 def check_others(host: Pair) -> None:
-    """Greedy, another temperature's price, a model that judges itself, fixed steps."""
+    """Greedy, another temperature's price, fixed steps, a probe."""
     with PretendedGPU() as gpu:
         lm, prm = moved(gpu, *host)
         assert greedy([PROBLEM] * 3, lm, 9) == greedy([PROBLEM] * 3, host[0], 9)
@@ -63,6 +64,11 @@ def check_others(host: Pair) -> None:
         solve([PROBLEM] * 2, lm, prm, 4, proposal=dear)
         fixed = Proposal(step_tokens=2, max_tokens=8)
         solve([PROBLEM] * 2, lm, prm, 4, proposal=fixed, aggregation="model")
+        probe = Probe(lm, 1, torch.linspace(-1, 1, 16), torch.tensor(0.3))
+        judgement, both = probe.start([PROBLEM], 2), torch.tensor([True, True])
+        states = torch.ones(2, 16, device=DEVICE)
+        probe.extend(judgement, both, [("a",), ("a", "b")], states=states)
+        assert len(probe.log_odds(judgement).tolist()) == 2
 
 
 def check_evaluation(host: Pair) -> None:

@@ -671,3 +671,13 @@ def test_without_a_cache_at_work_attention_is_the_models_own() -> None:
     model, plain = models("Mistral")
     tokens = words(random.Random(6), 20)
     assert close(model(input_ids=torch.tensor([tokens])).logits[0], full(plain, tokens))
+
+
+def test_an_empty_cache_and_passes_that_were_replayed() -> None:
+    cache = RaggedCache(0)
+    assert cache.get_seq_length() == cache.bytes == cache.tokens == cache.calls == 0
+    cache = RaggedCache(3)
+    cache.enter(range(2), 1)
+    cache.advance(5)
+    cache.advance(2)
+    assert (cache.calls, cache.held) == (7, [7, 7, 0])

@@ -9,14 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pfref import LanguageModel, RewardModel, UserError
-from pfref.__main__ import main
+from pfref.__main__ import COMMANDS, check_files, main
 from pfref.loading import SHIPPED
 from pfref.minimath.problems import load_set
+from pfref.options import escaped, shown
+from pfref.settings import Settings
+from pfref.solver import Cost, Particle
 
 PROBLEM = load_set("minimath500")[1].problem
 ROOT = Path(__file__).parents[1]
@@ -438,3 +444,135 @@ def test_package_copied_alone_works(tmp_path) -> None:
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )
     assert run.returncode == 0 and run.stdout.strip().isdigit(), run.stderr
+
+
+# What is said, by a solver that is pretended
+
+
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, unread: dict[int, str], none_left: set[str]
+) -> list[str]:
+    """Solves all problems that are read but those in `none_left`. Returns a list that
+    gets the problems of which a picture was drawn.
+    """
+    drawn: list[str] = []
+
+    def solved(problem: str) -> SimpleNamespace:
+        particle = Particle(("so 5",), "5", 1.0, 0.0, True)
+        return SimpleNamespace(
+            problem=problem,
+            answer="5",
+            chosen=None if problem in none_left else particle,
+            particles=[particle],
+            votes={"5": 1.0},
+            log_evidence=None,
+            cost=Cost(1, 2, 3, 1, 4, 5, 0.1),
+        )
+
+    def solve(problems: list[str], *_: object, done: Any, **__: object) -> None:
+        done([solved(problem) for problem in problems])
+
+    monkeypatch.setattr("pfref.pair.load_models", lambda flags: (None, None))
+    monkeypatch.setattr("pfref.pair.unreadable", lambda *_: unread)
+    monkeypatch.setattr("pfref.solver.solve", solve)
+    monkeypatch.setattr(
+        "pfref.plots.save_genealogy", lambda found, file: drawn.append(found.problem)
+    )
+    return drawn
+
+
+def said(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
+    code = main(["solve", *arguments, "--quiet"])
+    return code, *capsys.readouterr()
+
+
+NO_PARTICLE = (
+    "no particle is left: every one met a limit of length before an answer; raise the "
+    "limits, take more particles, or models with a longer context"
+)
+
+
+def test_of_two_solutions_each_has_its_number_and_one_alone_has_none(
+    monkeypatch, capsys, tmp_path
+) -> None:
+    pretend(monkeypatch, {}, set())
+    (tmp_path / "p.txt").write_text("one\ntwo\n")
+    solution = "so 5\n\nanswer        5\nvote          5 100%\ncost          1 prompt"
+    code, out, err = said(capsys, "--file", str(tmp_path / "p.txt"))
+    assert (code, err) == (0, "") and out.startswith(f"problem 1: one\n\n{solution}")
+    assert f"0.1 s\n\nproblem 2: two\n\n{solution}" in out
+    code, out, err = said(capsys, "one")
+    assert (code, err) == (0, "") and out.startswith(solution)
+    _, out, _ = said(capsys, "one", "--json")
+    assert json.loads(out)["number"] == 1
+
+
+def test_every_cause_has_its_line(monkeypatch, capsys, tmp_path) -> None:
+    pretend(monkeypatch, {0: "odd"}, {"two"})
+    (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
+    code, out, err = said(capsys, "--file", str(tmp_path / "p.txt"))
+    assert code == 2 and out.startswith("problem 3: three\n")
+    assert err == f"pfref: problem 1: odd\npfref: problem 2: {NO_PARTICLE}\n"
+    assert said(capsys, "one") == (2, "", "pfref: odd\n")
+    pretend(monkeypatch, {}, {"one"})
+    assert said(capsys, "one") == (2, "", f"pfref: {NO_PARTICLE}\n")
+
+
+def test_a_picture_is_of_the_first_that_was_solved(
+    monkeypatch, capsys, tmp_path
+) -> None:
+    (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
+    file = tmp_path / "tree.SVG"
+    arguments = ["--file", str(tmp_path / "p.txt"), "--plot", str(file)]
+    drawn = pretend(monkeypatch, {}, set())
+    assert said(capsys, *arguments)[::2] == (0, "") and drawn == ["one"]
+    drawn = pretend(monkeypatch, {}, {"one"})
+    _, _, err = said(capsys, *arguments)
+    told, failure = err.splitlines()
+    assert told == f"pfref: {file} shows problem 2, the first that was solved"
+    assert drawn == ["two"] and failure == f"pfref: problem 1: {NO_PARTICLE}"
+
+
+def test_pictures_of_every_kind() -> None:
+    for end in ("png", "svg", "pdf", "jpg", "jpeg", "PNG"):
+        check_files(Namespace(plot=Path(f"tree.{end}"), html=None), Settings())
+
+
+def test_problems_as_text_and_none_of_them(capsys) -> None:
+    first = load_set("minimath500")[0]
+    assert main(["problems", "-n", "1"]) == 0
+    assert capsys.readouterr().out == (
+        f"{first.problem}\n    level {first.level}, {first.subject}, "
+        f"answer {first.answer}\n"
+    )
+    assert main(["problems", "-n", "0"]) == 0 and not capsys.readouterr().out
+
+
+def test_exit_codes_of_interruptions(monkeypatch, capfd) -> None:
+    moved: list[tuple[int, ...]] = []
+
+    def interrupted(error: type[BaseException]) -> int:
+        def command(_: Namespace) -> None:
+            raise error
+
+        monkeypatch.setitem(COMMANDS, "problems", command)
+        return main(["problems"])
+
+    monkeypatch.setattr(os, "dup2", lambda *files: moved.append(files))
+    assert interrupted(BrokenPipeError) == 141 and len(moved) == 1
+    assert moved[0][1] == sys.stdout.fileno()
+    os.write(moved[0][0], b"to nobody")
+    os.close(moved[0][0])
+    assert capfd.readouterr() == ("", "")
+    assert interrupted(KeyboardInterrupt) == 130
+    assert capfd.readouterr() == ("", "\npfref: stopped\n")
+
+
+def test_help_shows_defaults_as_one_would_type_them(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["solve", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for default in ("\\n\\n", "1,2", "0.8", "1", "0.5", "16", "filter", "0", "2048"):
+        assert f"(default: {default})" in text
+    assert "(default: None)" not in text
+    assert escaped("\\n-\\t") == "\n-\t" and shown("\n-\t") == "\\n-\\t"

@@ -68,10 +68,8 @@ def total_variation(particles: int, potential: str, seed: int) -> float:
     return 0.5 * sum(abs(found.get(tokens, 0.0) - p / z) for tokens, p in exact.items())
 
 
-@pytest.mark.parametrize(
-    "potential",
-    [p if p == "odds" else pytest.param(p, marks=pytest.mark.slow) for p in POTENTIALS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("potential", POTENTIALS)
 def test_posterior_is_approached_as_n_grows(potential: str) -> None:
     distance = [
         sum(total_variation(n, potential, seed) for seed in range(4)) / 4

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from pfref.readers import NOWHERE
+from pfref.errors import UserError
+from pfref.loading import load_tokenizer, locate
+from pfref.readers import KEPT, NOWHERE, chat, fresh, kept, open_end, plain
 from tests.hub_layouts import WORDS
 from tests.published import MAKE, Published
 
@@ -190,3 +192,25 @@ def test_tokens_are_fed_once_and_counted(
         assert again == sum(len(a) - k for a, k in zip(ends, common, strict=True))
     else:
         assert again == 0
+
+
+def test_the_last_ids_of_a_problem_wait_for_the_solution() -> None:
+    """Eight of them; but a prompt is never empty."""
+    assert open_end((7,), tuple(range(10))) == [7, 0, 1]
+    assert open_end((7,), (1, 2)) == [7]
+    assert open_end((), (1, 2)) == [1]
+
+
+def test_ids_of_a_step_are_kept_and_those_of_a_long_text_are_not() -> None:
+    tokenizer = load_tokenizer(locate("minimath-prm"))
+    before = kept.cache_info().misses
+    for length, more in ((KEPT, 1), (KEPT, 1), (KEPT + 1, 1)):
+        assert plain(tokenizer, " " * length) == fresh(tokenizer, " " * length)
+        assert kept.cache_info().misses == before + more
+
+
+def test_a_problem_that_the_reward_model_cannot_read_is_told_as_its_own() -> None:
+    tokenizer = load_tokenizer(locate("minimath-prm"))
+    with pytest.raises(UserError, match="^the reward model has .* not know 'zebra'"):
+        chat(system="Be brief.")(tokenizer, "Compute zebra + 3.")
+    assert chat(system="Be brief.")(tokenizer, "Compute 3+4.")  # it may be left out

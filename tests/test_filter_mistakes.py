@@ -280,3 +280,18 @@ def test_a_model_is_told_which_step_it_is() -> None:
 
     run = particle_filter(Listening(), 8, generators(0, 2))
     assert told == list(range(2, len(run.steps) + 1))
+
+
+def test_resampling_below_the_threshold_and_at_it() -> None:
+    """Effective sample sizes of 2, 3 and 4 of 4."""
+    log_g = torch.zeros(2, 3, 4, dtype=torch.float64)
+    log_g[0, 0, 2:] = log_g[0, 1, 3:] = -torch.inf
+    for options, due in (
+        (dict(threshold=0.0), [False, False, False]),
+        (dict(threshold=0.4999), [False, False, False]),
+        ({}, [True, False, False]),
+        (dict(threshold=0.75), [True, True, False]),
+        (dict(threshold=1.0), [True, True, True]),
+    ):
+        step = next(ParticleFilter(Given(log_g), 4, generators(0, 3), **options))
+        assert step.resampled.tolist() == due

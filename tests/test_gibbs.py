@@ -531,3 +531,8 @@ def test_a_reference_that_was_cut_short_has_no_reward() -> None:
         sweep = next(tempered(chain, inverse, sources))
     dead = sweep.run.last.weights.sum(1).view(60, 2) == 0
     assert dead.any() and torch.equal(seen[0] == -math.inf, dead)
+
+
+def test_a_sweep_is_the_filter_unless_told_otherwise() -> None:
+    own = ParticleGibbs(SHARP, 2, [generator(0)]).options
+    assert own == dict(threshold=0.5, priority=None, joining=False)

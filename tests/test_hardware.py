@@ -2,6 +2,8 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -47,12 +49,15 @@ def test_dtype_is_the_checkpoints_own_where_that_is_fast(
         loaded(folder, "int4")
 
 
-@pytest.mark.parametrize("major, short", [(7, "float32"), (9, "bfloat16")])
+@pytest.mark.parametrize(
+    "major, short", [(7, "float32"), (8, "bfloat16"), (9, "bfloat16")]
+)
 def test_dtype_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, major: int, short: str
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (major, 0))
-    gpu = torch.device("cuda")
+    gpu = torch.device("cuda:1")
+    known = {gpu: (major, 0)}.__getitem__
+    monkeypatch.setattr(torch.cuda, "get_device_capability", known)
     for own, best in (("bfloat16", short), ("float16", "float16"), (None, short)):
         config = Qwen2Config(dtype=own)
         assert best_dtype("auto", gpu, config) == DTYPES[best]
@@ -78,10 +83,45 @@ def test_linux_tells_what_the_processor_can_do(
 ) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     info = tmp_path / "cpuinfo"
-    monkeypatch.setattr(hardware, "Path", lambda _: info)
+    monkeypatch.setattr(hardware, "Path", {"/proc/cpuinfo": info}.__getitem__)
     assert not hardware.cpu_multiplies_bfloat16()  # there is no such file
     info.write_text(f"flags: {flags}\n")
     assert hardware.cpu_multiplies_bfloat16() == fast
+
+
+@pytest.mark.parametrize(
+    ("found", "fast"),
+    [
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": False, "amx_bf16": True}, True),
+        ({"avx512_f": True}, False),
+    ],
+)
+def test_torch_tells_what_the_processor_can_do(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert hardware.cpu_multiplies_bfloat16() == fast
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "best"),
+    [
+        (torch.float16, torch.bfloat16, "float16"),
+        (None, torch.float16, "float16"),
+        (None, None, "bfloat16"),
+        ("float16", None, "float16"),
+        ("int8", None, "float32"),
+    ],
+)
+def test_the_text_models_dtype_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, text: Any, whole: Any, best: str
+) -> None:
+    """As a configuration of more than text has it."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    inner = SimpleNamespace(dtype=text)
+    config = SimpleNamespace(get_text_config=lambda: inner, dtype=whole)
+    assert best_dtype("auto", torch.device("cuda"), config) == DTYPES[best]
 
 
 def test_devices() -> None:
@@ -101,6 +141,9 @@ def test_the_last_gpu_is_the_number_below_their_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert best_device(None) == best_device("cuda") == torch.device("cuda")
+    assert best_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert best_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UserError, match="the last one is cuda:1"):

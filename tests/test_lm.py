@@ -852,3 +852,17 @@ def test_what_cannot_be_extended_is_refused(small: LanguageModel) -> None:
             small.extend(paths, everyone, generators(0, 2))
     finally:
         small.look = 1
+
+
+@pytest.mark.parametrize("through, fed", [(1, 8 + 8), (2, 8 + 6), (3, 8 + 5)])
+def test_rows_that_are_through_leave_once_they_are_a_quarter(
+    through: int, fed: int
+) -> None:
+    """Of eight, by looks every eight tokens: two are enough."""
+    lm = scripted(["a"] * 15 + ["<e>"])
+    lm.look, lm.spare = 8, 0.25
+    paths = lm.start([[3]], 8, Proposal())
+    forced = {row: [0] for row in range(0, 2 * through, 2)}
+    done = lm.extend(paths, going(paths), generators(0, 1), forced)
+    assert done.all() and paths.work.fed_slots == 8 * fed
+    assert paths.generated.tolist() == [through + 16 * (8 - through)]

@@ -5,11 +5,13 @@ import shutil
 import time
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from huggingface_hub.errors import (
     GatedRepoError,
     RepositoryNotFoundError,
@@ -27,11 +29,17 @@ from transformers import (
 
 from pfref import LanguageModel, UserError
 from pfref.loading import (
+    HUB_SECONDS,
     SHIPPED,
     context_of,
+    first_line,
+    is_hub_id,
     load_tokenizer,
     load_weights,
     locate,
+    place_of,
+    refuse_layers,
+    rope_types,
 )
 
 CPU = torch.device("cpu")
@@ -106,6 +114,33 @@ def test_a_folder_without_weights_or_with_pickled_ones(folder: Path) -> None:
     refused(folder, "no weights as safetensors")
     torch.save({"x": torch.zeros(1)}, folder / "pytorch_model.bin")
     refused(folder, "reads no pickled ones .* --prm-revision, often refs/pr/")
+
+
+def test_what_a_folder_and_a_file_are_loaded_by(folder: Path) -> None:
+    where = dict(pretrained_model_name_or_path=str(folder), local_files_only=True)
+    assert locate(folder) == locate(str(folder)) == where
+    assert place_of(where) == str(folder)
+    file = folder / "model.gguf"
+    file.touch()
+    where = dict(pretrained_model_name_or_path=str(folder), gguf_file="model.gguf")
+    assert locate(file) == where and place_of(where) == str(file)
+
+
+def test_which_names_are_the_hubs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    for name in ("a", "a/", "/b", "a/b/c", "./b", ".a/b", "~/b", "own/model"):
+        assert not is_hub_id(name), name
+    assert is_hub_id("a/b") and is_hub_id("own/other")
+    with pytest.raises(UserError, match="there is no model at small; give"):
+        locate("small")  # minimath-small without its first word
+
+
+def test_an_adapter_that_does_not_name_its_base(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    refused(tmp_path, "is an adapter of another model and no model by itself")
 
 
 def test_an_adapter_alone(tmp_path: Path) -> None:
@@ -204,6 +239,123 @@ def test_the_tokenizer_is_as_its_file_has_it(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("json_file", [True, False])
+@pytest.mark.parametrize("gguf", [True, False])
+def test_which_class_reads_a_tokenizer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, json_file: bool, gguf: bool
+) -> None:
+    """What lies beside a .gguf file may be another model's."""
+    for name in ("AutoTokenizer", "PreTrainedTokenizerFast"):
+        told = SimpleNamespace(from_pretrained=lambda name=name, **where: (name, where))
+        monkeypatch.setattr(transformers, name, told)
+    where: dict[str, Any] = dict(pretrained_model_name_or_path=str(tmp_path))
+    where |= dict(gguf_file="m.gguf") if gguf else {}
+    if json_file:
+        (tmp_path / "tokenizer.json").touch()
+    fast = json_file and not gguf
+    name = "PreTrainedTokenizerFast" if fast else "AutoTokenizer"
+    assert load_tokenizer(where) == (name, where)
+
+
+class Factory:
+    """Instead of a transformers class: notes what it is asked for."""
+
+    def __init__(self, missing: tuple[str, ...] = (), error: Exception | None = None):
+        self.missing, self.error = missing, error
+
+    def from_pretrained(self, **asked: Any) -> tuple[Any, dict[str, Any]]:
+        self.asked = asked
+        if self.error:
+            raise self.error
+        model = AutoModelForCausalLM.from_config(asked["config"]).train()
+        return model, dict(missing_keys=self.missing)
+
+
+def loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, factory: Any, **where: str
+) -> Any:
+    """By `load_weights`, of a tiny model."""
+    config = Qwen2Config(**SHAPE)
+    there = SimpleNamespace(from_pretrained=lambda **_: config)
+    monkeypatch.setattr(transformers, "AutoConfig", there)
+    where["pretrained_model_name_or_path"] = str(folder)
+    return load_weights(factory, where, CPU, "float16")
+
+
+def test_what_is_asked_of_transformers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from transformers.utils import logging
+
+    before, factory = logging.get_verbosity(), Factory()
+    logging.set_verbosity(said := logging.INFO)
+    model = loaded(tmp_path, monkeypatch, factory)
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    asked = factory.asked
+    assert isinstance(asked.pop("config"), Qwen2Config)
+    usual: dict[str, Any] = dict(
+        pretrained_model_name_or_path=str(tmp_path),
+        dtype=torch.float16,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+    )
+    assert asked == usual | dict(use_safetensors=True)
+    loaded(tmp_path, monkeypatch, factory, gguf_file="m.gguf")
+    asked = factory.asked
+    del asked["config"]
+    assert asked == usual | dict(gguf_file="m.gguf")
+    assert logging.get_verbosity() == said
+    logging.set_verbosity(before)
+
+
+@pytest.mark.parametrize(
+    ("factory", "told"),
+    [
+        (Factory(("b", "a")), "lacks weights, among them a; download it again"),
+        (Factory(error=UserError("as it is")), "^as it is$"),
+        (
+            Factory(error=ImportError("no\nmore")),
+            "no Run `pip install gguf accelerate`",
+        ),
+        (Factory(error=ValueError("odd\nmore")), "does not load: odd$"),
+        (
+            Factory(error=ValueError("does not support an attention implementation")),
+            "^/.* has an architecture whose attention takes no masks of pfref's; take "
+            "a model of another one, such as Llama's or Qwen's$",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_transformers_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, factory: Factory, told: str
+) -> None:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    with pytest.raises(UserError, match=told):
+        loaded(tmp_path, monkeypatch, factory)
+    assert logging.get_verbosity() == before
+
+
+def test_layers_and_positions_by_either_name() -> None:
+    text = SimpleNamespace(layers_block_type=["mamba", "attention", "full_attention"])
+    config = SimpleNamespace(get_text_config=lambda: text)
+    with pytest.raises(UserError, match="^m has layers of kind attention, mamba, and"):
+        refuse_layers(config, "m")
+    found = rope_types(
+        SimpleNamespace(
+            rope_parameters=dict(full_attention=dict(rope_type="yarn"), theta=1.0),
+            rope_scaling=dict(type="linear"),
+        )
+    )
+    assert found >= {"yarn", "linear"}
+    assert not rope_types(SimpleNamespace()) & {"longrope"}
+
+
+def test_the_first_line_of_an_error() -> None:
+    assert first_line(ValueError("\none\ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"
+
+
 # The hub
 
 
@@ -274,6 +426,32 @@ def test_what_is_fetched_from_the_hub(monkeypatch, folder: Path, weights: bool) 
     for name in ["pytorch_model.bin", "modeling_own.py", "model.pt"]:
         assert not any(fnmatch(name, pattern) for pattern in wanted), name
     assert weights == any(fnmatch("model.safetensors", p) for p in wanted)
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_what_the_hub_is_asked(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, reached: bool
+) -> None:
+    asked = list[tuple[str, dict[str, Any]]]()
+
+    def info(_: Any, hub_id: str, **options: Any) -> None:
+        asked.append((hub_id, options))
+        if not reached:
+            raise ConnectionError
+
+    def fetch(hub_id: str, **options: Any) -> str:
+        asked.append((hub_id, options))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert locate("a/b", "v1")["pretrained_model_name_or_path"] == str(folder)
+    (_, first), (_, second) = asked
+    assert [hub_id for hub_id, _ in asked] == ["a/b"] * 2
+    assert first == dict(revision="v1", timeout=HUB_SECONDS)
+    assert "*.safetensors" in second.pop("allow_patterns")
+    only_here = {} if reached else dict(local_files_only=True)
+    assert second == dict(revision="v1") | only_here
 
 
 def test_a_revision_that_is_not_there(monkeypatch, folder: Path) -> None:

@@ -2,9 +2,12 @@
 
 import itertools
 import math
+import time
 from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
+from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from pfref import Proposal, RewardModel, UserError, methods, solve
-from pfref.methods import METHODS, SURE, decided, leads
+from pfref.methods import ANSWERS, METHODS, SURE, decided, leads
+from pfref.paths import Paths
 from pfref.randomness import generators
 from pfref.reasoning import Reasoning
+from pfref.resampling import SCHEMES, multinomial
+from pfref.schedules import entropic
+from pfref.settings import Settings
 from pfref.smc import particle_filter
-from pfref.solution import Particle, choose
+from pfref.solution import VOTES, Particle, choose, told, trace
+from pfref.solution import alike as alike_answers
 from pfref.study.tasks import Task
 from tests.agreement import IMPOSSIBLE, UNLIKELY, agreement
 from tests.enumerable import (
@@ -426,3 +434,129 @@ def test_gibbs_needs_a_target_of_its_own() -> None:
         many(1, 16, method="gibbs", finished="reweighted")
     with pytest.raises(UserError, match="at least two particles"):
         many(1, 4, method="gibbs", sweeps=4)
+
+
+# ---- what a method is told, and what it tells ----
+
+
+def test_every_method_answers_by_a_choice_that_there_is() -> None:
+    assert set(ANSWERS) == set(METHODS)
+    for method, choice in ANSWERS.items():
+        assert Settings(method=method, choose=choice).choose == choice
+
+
+@pytest.mark.parametrize("target", ["target_temperature", "target_power"])
+def test_greedy_has_no_other_target(target: str) -> None:
+    found = [
+        many(1, 2, method="greedy", proposal=proposal)[0]
+        for proposal in (SMALL, replace(SMALL, **{target: 0.5}))
+    ]
+    assert found[0].particles == found[1].particles
+
+
+def test_a_run_is_told_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, tuple] = {}
+
+    def note(kind: str) -> None:
+        plain = getattr(methods, kind)
+
+        def noted(*args: Any, **named: Any) -> Any:
+            seen[kind] = args
+            return plain(*args, **named)
+
+        monkeypatch.setattr(methods, kind, noted)
+
+    note("ParticleFilter")
+    note("ParticleGibbs")
+    options = dict(threshold=0.9, anneal="entropic", resampling="residual")
+    many(1, 8, **options)
+    many(1, 16, method="tempering", sweeps=2, **options)
+    _, size, sources, scheme, threshold, _ = seen["ParticleFilter"]
+    assert (size, len(sources), threshold) == (8, 1, 0.9)
+    assert scheme is SCHEMES["residual"]
+    _, size, sources, threshold, _ = seen["ParticleGibbs"]
+    assert (size, len(sources), threshold) == (4, 2, 0.9)
+    w = torch.tensor([[0.0, -8.0, -8.0, -9.0]], dtype=F64)
+    one = torch.tensor([1])
+    wanted = entropic(SMALL.max_steps)(w, one)
+    assert not torch.equal(wanted, w)
+    for args in seen.values():
+        assert torch.equal(args[-1](w, one), wanted)
+
+
+@pytest.mark.parametrize(
+    "method, particles, runs", [("filter", 4, 1), ("gibbs", 8, 2), ("adaptive", 6, 2)]
+)
+def test_costs_are_of_all_runs(method: str, particles: int, runs: int) -> None:
+    states: dict[int, Any] = {}
+    s = many(
+        *(1, particles),
+        method=method,
+        sweeps=2,
+        task=replace(TEXT, same=lambda a, b: False),
+        watch=lambda step: states.update({id(step.state.paths.work): step.state}),
+    )[0]
+    assert len(states) == runs and s.cost.problems == 1
+    assert s.cost.lm_calls == sum(x.paths.work.calls for x in states.values())
+    assert s.cost.prm_calls == sum(x.judgement.cache.calls for x in states.values())
+    for name, each in (
+        ("generated", "paths.generated"),
+        ("scored", "judgement.scored"),
+    ):
+        spent = sum(int(attrgetter(each)(x).sum()) for x in states.values())
+        assert getattr(s.cost, f"{name}_tokens") == spent
+
+
+def test_seconds_are_those_of_the_run() -> None:
+    began = time.perf_counter()
+    (found,) = many(1, 2)
+    assert 0 < found.cost.seconds < time.perf_counter() - began
+
+
+def test_a_trace_ends_with_its_population() -> None:
+    """At its last step, or where a resampling left nobody who goes on."""
+
+    def step(t: int, resampled: list[bool], stepped: list[bool]) -> Any:
+        own = torch.full((3,), t)
+        names = dict.fromkeys(("log_weights", "ess", "ancestors", "active"), own)
+        both = dict(resampled=resampled, stepped=stepped)
+        return SimpleNamespace(**names, **{k: torch.tensor(v) for k, v in both.items()})
+
+    steps = [
+        step(0, [False, True, False], [True, True, True]),
+        step(1, [False, False, True], [False, False, True]),
+        step(2, [False, False, False], [False, False, False]),
+    ]
+    run: Any = SimpleNamespace(steps=steps, resample=None, pinned=None)
+    found = [trace(run, p) for p in range(3)]
+    assert [t.ess.tolist() for t in found] == [[0], [0, 1], [0, 1, 2]]
+    assert not found[0].independent
+    run.pinned = []
+    assert trace(run, 0).independent
+    run.pinned, run.resample = None, multinomial
+    assert trace(run, 0).independent
+
+
+def test_what_is_not_known_has_the_voice_of_an_average() -> None:
+    """Nothing of a reward of minus infinity, and 1 of an untold confidence."""
+    unsaid = Particle(("a",), "a", 1.0, -math.inf, True)
+    assert (unsaid.tokens, unsaid.confidence) == (0, 0.0)
+    assert VOTES["weighted"](unsaid) == 0 and VOTES["confidence"](unsaid) == 1
+    assert VOTES["confidence"](replace(unsaid, confidence=None)) == 1
+    assert choose("draw", [one("a"), one("b")]).answer == "a"
+    paths = Paths.empty(1, 4)
+    paths.tokens = [(), (5,), (5, 6), (5,)]
+    paths.log_p += torch.tensor([0.0, -3.0, -3.0, torch.nan])
+    assert [told(paths, row) for row in range(4)] == [0.0, -3.0, -1.5, None]
+
+
+def test_missing_answers_are_the_same() -> None:
+    def anything(one: str, other: str) -> bool:
+        return True
+
+    for same in (None, anything):
+        assert alike_answers("", None, same) and alike_answers(None, None, same)
+        assert not alike_answers("a", None, same)
+        assert not alike_answers("", "a", same)
+    assert alike_answers("a", "a", lambda one, other: False)
+    assert alike_answers("a", "b", anything) and not alike_answers("a", "b", None)

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from pfref import UserError
-from pfref.arguments import parser
-from pfref.options import options_of, settings_from
+from pfref.arguments import EXAMPLES, parser
+from pfref.options import OPTIONS, options_of, settings_from
 from pfref.settings import Proposal, Settings
 
 
@@ -37,6 +38,101 @@ def test_flags_reach_the_settings() -> None:
         system="Brief.",
         proposal=Proposal(delimiter="\n", step_tokens=5, temperature=0.5),
     )
+
+
+MODELS = (
+    "revision endpoint endpoint_model dialect in_flight chat_template_args prm "
+    "prm_revision prm_family prm_separator prm_endpoint prm_endpoint_model prm_noise "
+    "device prm_device problem file plot html"
+)
+
+
+def others(*words: str) -> dict[str, object]:
+    """What `pfref solve` is told besides the settings."""
+    found = vars(parser().parse_args(["solve", *words]))
+    return {name: value for name, value in found.items() if name not in OPTIONS}
+
+
+def test_models_and_output_where_nothing_is_said() -> None:
+    assert others() == dict.fromkeys(MODELS.split()) | dict(
+        command="solve", model="minimath-small", dtype="auto", json=False, quiet=False
+    )
+
+
+def test_flags_of_models_and_output() -> None:
+    words = (
+        "1+2 --file f.csv --model m --revision r --endpoint u --endpoint-model e "
+        "--dialect sglang --in-flight 3 --prm p --prm-revision s --prm-family f "
+        "--prm-separator \\n\\n --prm-endpoint v --prm-endpoint-model g --prm-noise 2 "
+        "--device cpu --prm-device cuda --dtype float16 --json --plot a.png "
+        '--html b.html --quiet --chat-template-args {"enable_thinking":false}'
+    )
+    assert others(*words.split()) == dict(
+        command="solve",
+        problem="1+2",
+        file=Path("f.csv"),
+        model="m",
+        revision="r",
+        endpoint="u",
+        endpoint_model="e",
+        dialect="sglang",
+        in_flight=3,
+        prm="p",
+        prm_revision="s",
+        prm_family="f",
+        prm_separator="\n\n",
+        prm_endpoint="v",
+        prm_endpoint_model="g",
+        prm_noise=2.0,
+        device="cpu",
+        prm_device="cuda",
+        dtype="float16",
+        json=True,
+        plot=Path("a.png"),
+        html=Path("b.html"),
+        quiet=True,
+        chat_template_args=dict(enable_thinking=False),
+    )
+
+
+def test_choices_of_flags() -> None:
+    for flag, choices, wrong in (
+        ("--dtype", "auto float32 bfloat16 float16", "int4"),
+        ("--dialect", "vllm sglang llama.cpp transformers", "ollama"),
+    ):
+        found = [others(flag, choice)[flag[2:]] for choice in choices.split()]
+        assert found == choices.split()
+        with pytest.raises(UserError, match=f"{wrong}.*`pfref solve --help` lists"):
+            others(flag, wrong)
+    for text in ("[1]", "{", "1"):
+        with pytest.raises(UserError, match="is not a JSON object, such as '{.enable"):
+            others("--chat-template-args", text)
+
+
+def test_arguments_of_problems() -> None:
+    def told(*words: str) -> dict[str, object]:
+        return vars(parser().parse_args(["problems", *words]))
+
+    usual = dict(command="problems", n=5, level=None, json=False)
+    assert told() == usual
+    for level in range(1, 6):
+        words = ["-n", "3", "--json", "--level", str(level)]
+        assert told(*words) == usual | dict(n=3, json=True, level=level)
+    for wrong in ("0", "6"):
+        with pytest.raises(UserError, match="invalid choice"):
+            told("--level", wrong)
+    with pytest.raises(UserError, match="required: command; `pfref --help` lists"):
+        parser().parse_args([])
+
+
+def test_help_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["solve"]):
+        with pytest.raises(SystemExit):
+            parser().parse_args([*command, "--help"])
+        text = capsys.readouterr().out
+        assert EXAMPLES in text and text.startswith("usage: pfref")
+    for title in ("models", "method", "proposal", "run and output"):
+        assert f"\n{title}:\n" in text
 
 
 def test_values_of_a_recipe() -> None:

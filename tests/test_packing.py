@@ -75,6 +75,24 @@ def test_only_bfloat16_on_a_fast_cpu_is_packed(monkeypatch: pytest.MonkeyPatch) 
     assert packed_in(elsewhere) == 0
 
 
+def test_a_layer_that_only_descends_from_a_linear_one_is_left_alone() -> None:
+    class Own(nn.Linear):
+        """Its product may be another."""
+
+    wide = dict(bias=False, dtype=torch.bfloat16)
+    model = nn.Sequential(Own(3, 3, **wide), nn.Sequential(nn.Linear(3, 3, **wide)))
+    pack(model)
+    assert [type(part) for part in model.modules()].count(Own) == packed_in(model) == 1
+    assert not model[1][0].weight.requires_grad
+
+
+def test_nothing_is_packed_where_torch_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    model = nn.Sequential(nn.Linear(3, 3, dtype=torch.bfloat16))
+    pack(model)
+    assert packed_in(model) == 0
+
+
 def test_a_packed_model_is_saved_as_others_are(tmp_path: Path) -> None:
     model = small(torch.bfloat16)
     assert not model.get_input_embeddings().weight.is_mkldnn  # though the head's is

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pfref import LanguageModel, Proposal
-from pfref.paths import UNFINISHED, Paths
+from pfref.paths import UNFINISHED, Paths, Written
 from pfref.prompts import plain_ids
 from pfref.randomness import generators
 from pfref.reasoning import Reasoning
@@ -242,3 +242,18 @@ def test_an_answer_that_just_fits_is_finished_and_half_an_answer_is_cut(
     assert state.paths.truncated.tolist() == [not answered] * 2
     assert log_weights.tolist() == [2.0 if answered else -torch.inf] * 2
     assert len(prm.read) == (2 if answered else 0), "what was cut short is not read"
+
+
+def test_who_rests_while_its_population_steps_has_no_price() -> None:
+    tokenizer = byte_level()
+    step = Written([tokenizer.convert_tokens_to_ids("a")], False, True, -0.5, -2.0)
+    paths = Paths.empty(2, 2)
+    paths.take(torch.tensor([True, True]), range(4), [step] * 4, tokenizer)
+    paths.parents = [1, 1, 2, 2]
+    paths.take(torch.tensor([True, False]), [1], [step], tokenizer)
+    assert paths.log_ratio.tolist() == [0.0, -0.5, -0.5, -0.5]
+    assert paths.spoke.tolist() == [False, True, True, True]
+    assert paths.log_p.tolist() == [-2.0, -4.0, -2.0, -2.0]
+    assert paths.parents == [0, 1, 2, 2]
+    paths.take(torch.tensor([False, True]), [], [], tokenizer)
+    assert paths.parents == [0, 1, 2, 3] and paths.truncated.all()

@@ -13,7 +13,7 @@ import pfref.prm
 from pfref.errors import UserError
 from pfref.families import trl
 from pfref.groups import in_groups
-from pfref.judgement import Judgement, last, lowest, product
+from pfref.judgement import Judgement, consecutive, last, lowest, product
 from pfref.prm import RewardModel
 from tests.enumerable import FAMILY, SEPARATOR, world
 
@@ -284,3 +284,16 @@ def test_the_shipped_reward_model_step_by_step_equals_one_full_pass() -> None:
     for row in range(3):
         right = full_pass(prm, problem, steps)
         assert written(judgement, row) == pytest.approx(right, abs=1e-4)
+
+
+def test_slots_that_follow_one_another_are_a_range() -> None:
+    assert consecutive([3]) == range(3, 4) and consecutive([2, 3, 4]) == range(2, 5)
+    assert consecutive([2, 4]) == [2, 4]
+
+
+def test_room_for_scores_is_made_once() -> None:
+    judgement = world()[1].start(["abba"], 2)
+    assert judgement.scores.shape == (2, 1) and judgement.known == [0, 0]
+    for steps, width in ((3, 3), (2, 3), (4, 4)):
+        judgement.make_room(steps)
+        assert judgement.scores.tolist() == [[torch.inf] * width] * 2

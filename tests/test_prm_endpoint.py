@@ -3,9 +3,11 @@ whatever the family, and every fault is a retry or one clear line.
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,14 @@ from transformers import AutoModelForCausalLM
 from pfref import RewardModel, client, solve
 from pfref.errors import UserError
 from pfref.judgement import AGGREGATIONS
-from pfref.prm_endpoint import KEY, RewardEndpoint
+from pfref.prm_endpoint import (
+    KEY,
+    RewardEndpoint,
+    log_probabilities,
+    outputs,
+    pooling_body,
+    words_body,
+)
 from pfref.randomness import generators
 from pfref.reasoning import Reasoning
 from pfref.smc import ParticleFilter
@@ -34,6 +43,14 @@ NAMED: dict[str, dict[str, str]] = {
     "self": dict(family="self"),
     "trl with two": dict(separator="\n\n"),
 }
+HEAD = (
+    "a reward model with a head of its own is served by vLLM: vllm serve NAME "
+    "--runner pooling"
+)
+LM = (
+    "a reward model that answers by words is served by vLLM as the language model that "
+    "it is: vllm serve NAME"
+)
 ANSWERS_BY_WORDS = ("math-shepherd", "rlhflow", "versaprm", "self")
 
 
@@ -138,6 +155,8 @@ def scored(prm: RewardEndpoint) -> list[float]:
     judgement = prm.start([PROBLEM], 4)
     steps = [("ab\n\n",), ("b\n\n",), ("a\n\n", "b\n\n"), ("aab\n\n",)]
     prm.extend(judgement, torch.tensor([True] * 4), steps)
+    sent = [len(prm.render(PROBLEM, text)[0]) for text in steps]
+    assert (judgement.cache.calls, judgement.cache.tokens) == (4, sum(sent))
     return prm.log_odds(judgement).tolist()
 
 
@@ -157,10 +176,12 @@ def test_a_text_beyond_the_context_is_ruled_out(
 ) -> None:
     served.context = 16
     prm = connect(served, folder)
+    assert (prm.context, prm.pool.size, prm.client.patience) == (16, 64, 600)
     judgement = prm.start([PROBLEM], 2)
     texts = [("a" * (11 + more) + "\n\n",) for more in (0, 1)]
     assert [len(prm.render(PROBLEM, text)[0]) for text in texts] == [16, 17]
     prm.extend(judgement, torch.tensor([True] * 2), texts)
+    assert (judgement.cache.calls, judgement.cache.tokens) == (1, 16)
     fits, too_long = prm.log_odds(judgement).tolist()
     assert too_long == -torch.inf < fits
 
@@ -171,6 +192,10 @@ def spoilt(what: Callable[[list[Any]], list[Any]]) -> Callable[[Any], Any]:
         return answer
 
     return spoil
+
+
+def all_the_same(*row: float) -> Callable[[Any], Any]:
+    return spoilt(lambda rows: [[*row]] * len(rows))
 
 
 @pytest.mark.parametrize(
@@ -215,6 +240,16 @@ def test_probabilities_are_refused(served: ServedPrm, folder: Path) -> None:
     served.outputs = lambda ids: plain(ids)[..., 1:]  # one output, a sigmoid's
     with pytest.raises(UserError, match="probabilities where raw logits"):
         connect(served, folder)
+    for one, refused in ((0.0, True), (1.0, True), (1.5, False), (-0.5, False)):
+        served.spoil = all_the_same(one)
+        if refused:
+            with pytest.raises(UserError, match="probabilities where raw logits"):
+                connect(served, folder)
+        else:  # logits of a server that has no activation
+            assert connect(served, folder)
+    served.spoil = all_the_same(0.9, 0.9)
+    assert connect(served, folder)
+    served.spoil = lambda answer: answer
     served.knows = True
     assert scored(connect(served, folder))
     served.outputs = lambda ids: plain(ids).sigmoid()
@@ -225,12 +260,14 @@ def test_probabilities_are_refused(served: ServedPrm, folder: Path) -> None:
 
 def test_a_server_that_cannot_give_log_odds(served: ServedPrm, folder: Path) -> None:
     served.words = True
-    with pytest.raises(UserError, match="404.*--runner pooling"):
+    with pytest.raises(UserError, match=f"404.*; {HEAD}$"):
         connect(served, folder)
     with pytest.raises(UserError, match="no model 'other'; it serves tiny"):
         connect(served, folder, model="other")
-    with pytest.raises(UserError, match="at least one request"):
+    with pytest.raises(UserError, match="at least one request in flight, not 0"):
         connect(served, folder, in_flight=0)
+    with pytest.raises(UserError, match="has no revision 'v9'"):
+        connect(served, folder, revision="v9")
     with pytest.raises(UserError, match="cannot be reached"):
         RewardModel.connect("http://localhost:9", folder)
 
@@ -245,7 +282,7 @@ def test_words_that_are_not_told(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="words that are named"):
             connect(running, tmp_path, family="versaprm")
         running.words = False
-        with pytest.raises(UserError, match="404.*as the language model"):
+        with pytest.raises(UserError, match=f"404.*; {LM}$"):
             connect(running, tmp_path, family="versaprm")
 
 
@@ -253,7 +290,7 @@ def test_the_key_is_its_own_and_is_not_told(
     served: ServedPrm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(client.KEY, "sk-policy")
-    monkeypatch.setenv(KEY, "sk-secret")
+    monkeypatch.setenv("PFREF_PRM_API_KEY", "sk-secret")
     connect(served, folder)
     assert served.headers[-1]["Authorization"] == "Bearer sk-secret"
     served.faults = [401]
@@ -266,6 +303,8 @@ def test_the_key_is_its_own_and_is_not_told(
 
 
 def test_an_error_calls_the_others_back(served: ServedPrm, folder: Path) -> None:
+    prm = connect(served, folder, in_flight=1)
+    assert prm.pool.size == 1
     prm = connect(served, folder, in_flight=2)
     judgement, asked = prm.start([PROBLEM], 32), len(served.bodies)
     served.slow, served.faults = 0.2, [400, *["slow"] * 50]
@@ -277,4 +316,103 @@ def test_an_error_calls_the_others_back(served: ServedPrm, folder: Path) -> None
 
 def test_memory_is_not_planned_for_it(served: ServedPrm, folder: Path) -> None:
     lm, _ = world()
-    assert bodies(lm, connect(served, folder)) == [lm.model.base_model]
+    prm = connect(served, folder)
+    assert bodies(lm, prm) == [lm.model.base_model]
+    assert prm.body is None and prm.device == torch.device("cpu")
+
+
+def test_every_field_that_is_sent() -> None:
+    assert pooling_body("m", [1, 2], False) == dict(
+        model="m",
+        input=[1, 2],
+        task="token_classify",
+        use_activation=False,
+        encoding_format="float",
+        add_special_tokens=False,
+    )
+    neutral = dict(min_p=0, presence_penalty=0, frequency_penalty=0, top_p=1, top_k=0)
+    assert words_body("m", [1, 2], [5, 6]) == neutral | dict(
+        model="m",
+        prompt=[1, 2],
+        max_tokens=1,
+        n=1,
+        seed=0,
+        temperature=1,
+        repetition_penalty=1,
+        ignore_eos=True,
+        logprobs=2,
+        logprob_token_ids=[5, 6],
+        return_tokens_as_token_ids=True,
+        add_special_tokens=False,
+    )
+
+
+def test_how_answers_are_read() -> None:
+    for data, shape in (([1, 2], (2, 1)), ([[1, 2]], (1, 2)), ([], (0, 1))):
+        found = outputs(dict(data=[dict(data=data)]))
+        assert found.shape == shape and found.dtype == torch.float32
+        assert found.flatten().tolist() == [1, 2][: found.numel()]
+    for logprobs, told in (
+        (None, {}),
+        ({}, {}),
+        (dict(top_logprobs=[]), {}),
+        (dict(top_logprobs=[{"token_id:5": -1.0}]), {"token_id:5": -1.0}),
+    ):
+        assert log_probabilities(dict(choices=[dict(logprobs=logprobs)])) == told
+
+
+def unconnected(answer: Any) -> Any:
+    """What a reward endpoint asks its client for, which gives this answer."""
+    asked: list[tuple[Any, ...]] = []
+
+    def post(*what: Any) -> Any:
+        asked.append(what)
+        return answer
+
+    client = SimpleNamespace(root="http://host", post=post)
+    return SimpleNamespace(client=client, model="m", words=[5, 6], asked=asked)
+
+
+def test_what_is_asked_can_be_stopped() -> None:
+    stopped, there = threading.Event(), unconnected(dict.fromkeys(WORD_IDS, -1.0))
+    RewardEndpoint.logits(there, [1], stopped=stopped)
+    RewardEndpoint.compared(there, [1], stopped)
+    assert there.asked == [
+        ("/pooling", pooling_body("m", [1], False), outputs, stopped),
+        ("/v1/completions", words_body("m", [1], [5, 6]), log_probabilities, stopped),
+    ]
+
+
+WORD_IDS = ("token_id:5", "token_id:6")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "z"),
+    [
+        (-3.0, -1.0, 2.0),
+        (-20.0, -1e-9, 20.0),
+        (-9998.5, 0.0, 9998.5),
+        (-9999.0, 0.0, None),
+        (0.0, -9999.0, None),
+    ],
+)
+def test_a_word_that_is_impossible_has_no_log_odds(
+    wrong: float, right: float, z: float | None
+) -> None:
+    told = dict(zip(WORD_IDS, (wrong, right), strict=True))
+    found = RewardEndpoint.compared(unconnected(told), [1], None)
+    assert found.dtype == torch.float32 and found.shape == (1,)
+    assert found.isnan() if z is None else found.item() == pytest.approx(z)
+
+
+def test_which_rows_are_the_separators() -> None:
+    there, ids = unconnected(None), [4, 6, 4, 7, 4]
+    for places, rows, found in (
+        ([1, 3], 5, [1, 3]),
+        ([0, 2, 4], 3, [0, 1, 2]),
+        ([4], 3, [2]),
+    ):
+        assert RewardEndpoint.which(there, ids, places, rows) == found
+    for places, rows in (([2, 4], 2), ([1, 4], 3)):
+        with pytest.raises(UserError, match=f"{rows} rows for 5 tokens.* be 4 "):
+            RewardEndpoint.which(there, ids, places, rows)

@@ -26,6 +26,7 @@ def test_flags_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
         assert wanted in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_study_runs_on_it_and_records_no_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

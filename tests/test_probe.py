@@ -5,17 +5,18 @@ filter that it weighs has the exact evidence.
 import json
 from dataclasses import replace
 from pathlib import Path as File
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pfref import LanguageModel
 from pfref.errors import UserError
 from pfref.judgement import Judgement
 from pfref.pair import load_models
-from pfref.probe import Probe, unit, write_probe
+from pfref.probe import Listener, Probe, blocks_of, unit, write_probe
 from pfref.randomness import generators
 from pfref.reasoning import Reasoning
 from pfref.smc import ParticleFilter
@@ -264,3 +265,60 @@ def test_weights_in_bfloat16_are_read(tmp_path: File) -> None:
     lm = policy()
     assert rewards(lm, Probe.load(file, lm))
     lm.listen(())
+
+
+def by_hand(state: Tensor) -> float:
+    return float(state / state.square().mean().sqrt() @ WEIGHT + BIAS)
+
+
+def test_a_score_stands_at_the_last_step_of_a_row_that_moved() -> None:
+    lm = policy()
+    probe = Probe(lm, 1, WEIGHT, BIAS)
+    judgement = probe.start(["a", "b"], 2)
+    states = torch.randn(4, 16, generator=torch.Generator().manual_seed(2))
+    moved = torch.tensor([True, False, False, True])
+    steps = [("a",), ("a", "b"), ("b",), ("a", "b", "a")]
+    probe.extend(judgement, torch.zeros(4, dtype=torch.bool), steps)
+    with pytest.raises(ValueError, match="reads the states"):
+        probe.extend(judgement, moved, steps)
+    probe.extend(judgement, moved, steps, states=states)
+    wanted = torch.full((4, 3), torch.inf)
+    wanted[0, 0], wanted[3, 2] = by_hand(states[0]), by_hand(states[3])
+    torch.testing.assert_close(judgement.scores, wanted)
+    z = probe.log_odds(judgement)
+    assert z.dtype == torch.float64
+    assert z[[0, 3]].tolist() == judgement.scores[[0, 3], [0, 2]].tolist()
+    lm.listen(())
+
+
+def test_a_probe_is_on_its_models_device() -> None:
+    lm, elsewhere = policy(), torch.device("meta")
+    there: Any = SimpleNamespace(
+        model=lm.model,
+        device=elsewhere,
+        listen=lambda layers: None,
+        listener=SimpleNamespace(layers=(1,)),
+    )
+    probe = Probe(there, 1, WEIGHT, BIAS)
+    assert probe.device == probe.weight.device == probe.bias.device == elsewhere
+    assert probe.start(["a"], 2).scores.device == elsewhere
+    assert probe.body is lm.model  # whose memory it shares
+
+
+def test_a_layer_may_give_more_than_its_states() -> None:
+    lm = policy()
+    listener = Listener(lm.model, (1, 2))
+    states = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(3))
+    for place in (0, 1):
+        listener.keep(place)(nn.Identity(), (), (states[place][None], "a cache"))
+    assert torch.equal(listener.states(), states[:, -1].flatten()[None])
+    listener.close()
+
+
+def test_the_layers_are_the_list_of_their_number() -> None:
+    model = nn.Module()
+    model.first = nn.Sequential(nn.Identity(), nn.Identity())
+    model.experts = nn.ModuleList([nn.Identity()])
+    model.layers = nn.ModuleList([nn.Identity(), nn.Identity()])
+    model.config = world()[0].model.config  # two layers
+    assert blocks_of(model) is model.layers

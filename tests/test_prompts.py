@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerFast
 from pfref import prompts
 from pfref.errors import UserError
 from pfref.loading import load_tokenizer, locate
-from pfref.prompts import chat_ids, end_tokens, plain_ids
+from pfref.prompts import chat_ids, end_tokens, plain_ids, unused
+from tests.scripted import tokenizer_of
 
 CONTROLS = ["<|end|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
@@ -272,3 +273,34 @@ def test_a_template_that_closes_nothing_adds_nothing(template: str | None) -> No
     assert end_tokens(model_with([3, 4]), tokenizer) == {3, 4} | ids_of(
         tokenizer, "<|end|>"
     )
+
+
+def test_an_unknown_word_of_the_system_text_is_named() -> None:
+    """With a template that shows it, or without any; not where it is dropped."""
+    pieces = ["<unk>", "a", "b\n\na"]
+    for template in (None, "{{ messages[0].content }}"):
+        tokenizer = tokenizer_of(pieces, template, end="<unk>")
+        tokenizer.unk_token = "<unk>"
+        with pytest.raises(UserError, match="^this model .* not know 'zebra'"):
+            chat_ids(tokenizer, "a", "zebra")
+    assert chat_ids(tokenizer_of(pieces, end="<unk>"), "a", "b") == [2]
+    dropping = tokenizer_of(pieces, "{{ messages[-1].content }}", end="<unk>")
+    dropping.unk_token = "<unk>"
+    assert chat_ids(dropping, "a", "zebra", optional_system=True) == [1]
+    with pytest.raises(UserError, match="not know 'a a'; write"):  # but each word
+        chat_ids(dropping, "a a")
+
+
+def test_a_template_may_trim_the_system_text() -> None:
+    tokenizer = byte_level("{{ messages[0].content | trim }}!")
+    assert tokenizer.decode(chat_ids(tokenizer, "an", " Be brief.\n")) == "Be brief.!"
+
+
+def test_an_error_without_words_has_its_name() -> None:
+    tokenizer = byte_level("{{ raise_exception('') }}")
+    with pytest.raises(UserError, match="template that fails: TemplateError$"):
+        chat_ids(tokenizer, "an")
+
+
+def test_a_mark_is_not_in_the_text() -> None:
+    assert unused("") == "\ue000" and unused("a\ue000\ue002") == "\ue001"

@@ -180,3 +180,27 @@ def test_names() -> None:
     ):
         with pytest.raises(UserError, match="there is no annealing"):
             schedule(name, 4)
+
+
+def test_of_entropic_by_default() -> None:
+    """Low is less than half of N. The entropy is a share of log N, of two also."""
+    three = torch.tensor([[0.0, 0.0, 0.0, -50.0]], dtype=F64)
+    none = torch.zeros(1, dtype=torch.long)
+    assert torch.equal(entropic(10)(three, none), three)
+    two = torch.tensor([[0.0, -3.0]], dtype=F64)
+    p = normalise(two[0])
+    h = float(-(p * p.log()).sum()) / math.log(2)
+    found = entropic(10, threshold=0.9)(two, none)
+    assert float(found[0, 1]) == pytest.approx(-3 * h)
+
+
+def test_a_share_may_be_the_whole() -> None:
+    for name in ("power:1", "ess:1.0"):
+        assert schedule(name, 4) is not None
+    told = (
+        "there is no annealing 'cold'; choose one of power:0.5 (any power of the "
+        "weights), ess:0.5 (any share of N), entropic"
+    )
+    with pytest.raises(UserError) as caught:
+        schedule("cold", 4)
+    assert str(caught.value) == told

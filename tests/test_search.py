@@ -348,3 +348,18 @@ def test_a_budget_equal_to_the_width_is_more_than_one_chain() -> None:
     one = searched("beam", particles=1, width=1)
     assert four.cost.generated_tokens > 2.5 * one.cost.generated_tokens
     assert len({p.text for p in four.particles}) > 1
+
+
+def test_of_equal_scores_the_first_survive() -> None:
+    """Equal to four digits. What is not scored yet has a score of 0."""
+    run: Any = BeamSearch(Tree(), 32, generators(0, 2), 8)
+    z = torch.ones(2, 32, dtype=torch.float64)
+    z[0, 16:] += 2e-5
+    z[1, :9], z[1, 9:30], z[1, 30:] = -0.1, torch.inf, 0.5
+    state = SimpleNamespace(z=z.flatten(), finished=torch.zeros(64, dtype=torch.bool))
+    log_w = torch.zeros(2, 32, dtype=torch.float64)
+    log_w[1, 9] = -torch.inf
+    step = run.record(1, state, log_w, log_w == 0, torch.tensor([True, True]))
+    assert sorted(set(step.ancestors[0].tolist())) == [0, 1, 2, 3]
+    assert sorted(set(step.ancestors[1].tolist())) == [10, 11, 30, 31]
+    assert step.ess.tolist() == [32, 31]

@@ -3,16 +3,22 @@ whatever the server's defaults; and every fault is a retry or one clear line.
 """
 
 import dataclasses
+import random
+import ssl
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from inspect import signature
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
-from pfref import client, connection, dialects, server, solve
+from pfref import client, connection, dialects, prm_endpoint, server, solve
 from pfref.__main__ import main
 from pfref.dialects import LENGTH, Reply
 from pfref.errors import UserError
@@ -27,10 +33,12 @@ from tests.enumerable import (
     exact_evidence,
     far_from_posterior,
     standard_errors,
+    tokenizer_of,
     world,
 )
 from tests.served import Served
 
+A, B = 2, 3
 GREEDY = dataclasses.replace(PROPOSAL, temperature=0.0)
 KINDS = ("vllm", "sglang", "llama.cpp")
 LONG = [
@@ -85,7 +93,8 @@ def test_evidence_through_each_dialect(kind: str) -> None:
             assert isinstance(ids, list)  # and no text, which would be tokenised anew
 
 
-@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_server_fills_in_what_is_left_out(kind: str) -> None:
     """The test above can fail: without the neutral fields it does."""
     full = dialects.DIALECTS[kind].body
@@ -136,7 +145,6 @@ def step(policy: server.Endpoint, ids: list[int], room: int = 7, **changes: Any)
 def test_steps_end_as_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a server writes is cut by the delimiter's automaton, not at its word."""
     lm, _ = world()
-    A, B = 2, 3
     with Served("vllm", lm) as running:
         policy = endpoint(running)
         written: list[list[int]] = []
@@ -283,7 +291,7 @@ def test_nobody_there_is_one_line() -> None:
 def test_a_key_is_sent_and_never_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(client.KEY, "sk-secret")
+    monkeypatch.setenv("PFREF_API_KEY", "sk-secret")
     lm, prm = world()
     with Served("vllm", lm) as running:
         running.faults = [400]
@@ -312,19 +320,29 @@ def test_no_part_of_a_key_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "sk-" not in str(caught.value)
 
 
+def target(**own: float) -> dict[str, Any]:
+    named = {f"target_{name}": value for name, value in own.items()}
+    return dict(proposal=dataclasses.replace(PROPOSAL, **named))
+
+
 def test_what_a_server_cannot_do_is_refused() -> None:
     lm, prm = world()
     with Served("vllm", lm) as running:
         policy = endpoint(running)
-        for options in (
-            dict(choose="confidence"),
-            dict(proposal=dataclasses.replace(PROPOSAL, target_power=2.0)),
-            dict(proposal=dataclasses.replace(PROPOSAL, target_temperature=2.0)),
+        policy.listen(())
+        for options, what, option in (
+            (dict(choose="confidence"), "does not tell how likely", "--choose con"),
+            (target(power=2.0), "draws from its temperature", "--target-temperature"),
+            (target(temperature=2.0), "draws from its temperature", "--target-temp"),
         ):
-            with pytest.raises(UserError, match="endpoint"):
+            told = f"is behind an endpoint, which {what}.*; load it .* leave {option}"
+            with pytest.raises(UserError, match=told):
                 solve(PROBLEM, policy, prm, 2, **options)
-        with pytest.raises(UserError, match="endpoint"):
+        told = "which keeps its hidden states; .* leave the probe out"
+        with pytest.raises(UserError, match=told):
             policy.listen([1])
+        with pytest.raises(UserError, match="draws from its temperature"):
+            policy.start([[A]], 1, target(power=2.0)["proposal"])
 
 
 def test_which_server_it_is(
@@ -420,3 +438,319 @@ def test_greedy_is_greedy(kind: str) -> None:
         here = solve([PROBLEM], lm, prm, 1, **options)[0]
         there = solve([PROBLEM], endpoint(running), prm, 1, **options)[0]
         assert there.particles[0].steps == here.particles[0].steps
+
+
+# A client without a server
+
+
+def answering(
+    *answers: httpx.Response, asked: list[httpx.Request] | None = None
+) -> client.Client:
+    """A client that gets these answers, one a request."""
+    there, left = client.Client("host", pauses=(0.001, 0.001)), list(answers)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if asked is not None:
+            asked.append(request)
+        return left.pop(0)
+
+    there.own.http = httpx.Client(
+        transport=httpx.MockTransport(answer), verify=there.tls
+    )
+    return there
+
+
+def test_addresses_are_cut_to_their_root() -> None:
+    for url, root in (
+        ("host", "http://host"),
+        ("localhost:1", "http://localhost:1"),
+        ("http://host/v1", "http://host"),
+        ("https://host/v1/", "https://host"),
+        ("http://host/v1/x//", "http://host/v1/x"),
+    ):
+        assert client.Client(url).root == root
+    for url in ("http://host:0", "file://host", "http:///v1"):
+        with pytest.raises(UserError, match="is no address of a server; give one such"):
+            client.Client(url)
+    for url in ("http://me@host", "http://:secret@host", "http://host?key"):
+        with pytest.raises(UserError, match="keys .* into the variable PFREF_API_KEY"):
+            client.Client(url)
+    assert client.shown("htp://me@secret@host?a?b") == "host"
+
+
+def test_how_a_client_asks() -> None:
+    there = client.Client("host", patience=7)
+    assert there.http.timeout == httpx.Timeout(7, connect=client.CONNECT)
+    assert "authorization" not in there.http.headers
+    assert there.tls.verify_mode == ssl.CERT_REQUIRED
+    assert there.pauses == tuple(2**k for k in range(-1, 5))
+    asked: list[httpx.Request] = []
+    there = answering(httpx.Response(200, json=[1]), asked=asked)
+    assert there.get("/x") == [1] and asked[0].url == "http://host/x"
+    assert asked[0].extensions["timeout"]["read"] == client.LOOK
+    assert (there.retried, there.in_flight, there.peak) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 599])
+def test_answers_that_may_be_others_in_a_while(status: int) -> None:
+    there = answering(httpx.Response(status), httpx.Response(200, json=3))
+    assert there.get("/x") == 3 and there.retried == 1
+    there = answering(*[httpx.Response(status, json={"detail": "busy"})] * 3)
+    with pytest.raises(UserError, match=rf"answers {status} \(busy\), after 3 tries;"):
+        there.get("/x")
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (400, "^the server at http://host refuses with 400: str$"),
+        (501, "refuses with 501"),
+        (401, "wants a key; put it into the variable PFREF_API_KEY"),
+        (403, "wants a key; put it into the variable PFREF_API_KEY"),
+    ],
+)
+def test_answers_that_stay(status: int, told: str) -> None:
+    there = answering(*[httpx.Response(status)] * 2)
+    with pytest.raises(UserError, match=told):
+        there.post("/x", {}, len)
+    if status in (401, 403):
+        with pytest.raises(UserError, match=told):
+            there.get("/x")
+    else:
+        assert there.get("/x") is None
+    assert there.retried == 0
+
+
+def test_an_address_that_sends_elsewhere() -> None:
+    moved = httpx.Response(307, headers={"location": "http://other/v1?key=1"})
+    with pytest.raises(UserError, match="sends to http://other/v1; give that address"):
+        answering(moved).get("/x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (dict(json={"error": {"message": "no\nmore"}}), "no"),
+        (dict(json={"error": "no"}), "no"),
+        (dict(json={"detail": "no"}), "no"),
+        (dict(json={"other": 1}), "{'other': 1}"),
+        (dict(json=["error"]), "['error']"),
+        (dict(text=" no sk-own \nmore"), "no *** "),
+        (dict(text=""), "str"),
+        (dict(text="x" * 400), "x" * 300),
+    ],
+)
+def test_what_a_server_says_of_an_error(
+    answer: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PFREF_API_KEY", "sk-own")
+    assert client.Client("host").told(httpx.Response(400, **answer)) == told
+
+
+@pytest.mark.parametrize(("end", "share"), [(min, 0.75), (max, 1.25)])
+def test_pauses_before_each_further_try(
+    end: Callable[[float, float], float], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", end)
+    there, waits = answering(*[httpx.Response(503)] * 3), list[float]()
+    there.pauses = (2, 8)
+    stopped: Any = SimpleNamespace(wait=waits.append)
+    with pytest.raises(UserError, match="answers 503"):
+        there.post("/x", {}, len, stopped)
+    assert waits == [0, 2 * share, 8 * share]
+
+
+def test_what_is_stopped_is_not_sent() -> None:
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(UserError, match="^stopped$"):
+        answering().post("/x", {}, len, stopped)
+
+
+def test_requests_in_flight_are_counted() -> None:
+    there, nobody = answering(), SimpleNamespace()
+    there.count(in_flight=2)
+    there.count(in_flight=1)
+    there.count(in_flight=-2)
+    assert (there.in_flight, there.peak, there.retried) == (1, 3, 0)
+    model = SimpleNamespace(client=there)
+    assert client.in_flight(model, nobody) == "up to 3 requests in flight"
+    assert client.in_flight(model, model) == "up to 2 requests in flight"
+    assert client.in_flight(nobody) == ""
+
+
+def test_a_pool_has_no_more_threads_than_it_may() -> None:
+    pool = client.Pool(2)
+    futures = [pool.submit(divmod, k, 2) for k in range(5)]
+    assert [future.result() for future in futures] == [divmod(k, 2) for k in range(5)]
+    assert pool.threads == 2
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(divmod, 1, 0).result()
+
+
+def test_usual_numbers_are_those_of_the_help() -> None:
+    def usual(name: str, *made: Callable[..., Any]) -> set[Any]:
+        return {signature(one).parameters[name].default for one in made}
+
+    connects = connection.connect, prm_endpoint.connect
+    ends = server.Endpoint, prm_endpoint.RewardEndpoint
+    assert usual("in_flight", *connects, *ends) == {64}
+    assert usual("patience", *connects, client.Client) == {600}
+    assert torch.iinfo(torch.int32).max == server.LARGEST_SEED
+
+
+# A policy whose server is a list of answers
+
+
+class Wire:
+    """Instead of a client: what it was asked, and what it answers."""
+
+    root = "http://host"
+
+    def __init__(self, *replies: Reply) -> None:
+        self.replies, self.bodies = list(replies), list[dict[str, Any]]()
+
+    def post(self, path: str, body: dict[str, Any], *_: Any) -> Reply:
+        self.bodies.append(body)
+        return self.replies.pop(0)
+
+
+def wired(kind: str, *replies: Reply) -> Any:
+    lm, _ = world()
+    wire: Any = Wire(*replies)
+    return server.Endpoint(
+        wire,
+        dialects.DIALECTS[kind],
+        "tiny",
+        lm.tokenizer,
+        [END],
+        lm.context,
+        lm.vocabulary,
+    )
+
+
+def test_a_step_in_several_requests() -> None:
+    policy = wired("vllm", Reply([B], "b", "length"), Reply([A], "a", "length"))
+    paths = policy.start([[A]], 1, dataclasses.replace(PROPOSAL, max_step_tokens=2))
+    found = policy.step(paths.work, [A], "", 7, seed=server.LARGEST_SEED - 1)
+    assert found.tokens == [B, A] and found.truncated and found.log_ratio == 0
+    first, second = policy.client.bodies
+    assert [first["prompt"], second["prompt"]] == [[A], [A, B]]
+    assert [first["max_tokens"], second["max_tokens"]] == [2, 1]
+    assert [first["seed"], second["seed"]] == [server.LARGEST_SEED - 1, 0]
+    assert first["stop"] == ["\n\n"] and paths.work.calls == 2
+
+
+def test_a_step_of_a_server_that_takes_text() -> None:
+    policy = wired(
+        "transformers", Reply(None, "\n\n", "stop"), Reply(None, "b", "length")
+    )
+    found = step(policy, [A, B])
+    assert found.tokens == [DELIMITER, B] and found.truncated and not found.ended
+    assert [body["prompt"] for body in policy.client.bodies] == ["ab", "ab\n\n"]
+    assert DELIMITER in policy.start([[A]], 1, PROPOSAL).work.closers
+    fixed = dataclasses.replace(PROPOSAL, step_tokens=2)
+    assert policy.start([[A]], 1, fixed).work.closers == []
+
+
+def test_a_server_that_writes_nothing() -> None:
+    told = "at http://host stopped without a token; is it vllm. --dialect names"
+    with pytest.raises(UserError, match=told):
+        step(wired("vllm", Reply([], "", "end")), [A])
+
+
+def test_tokens_of_a_text() -> None:
+    policy = wired("transformers")
+    flight = policy.start([[A]], 1, PROPOSAL).work
+    for text, why, wanted in (
+        ("", "stop", [END]),
+        ("", "length", []),
+        ("b<e>", "stop", [B, END]),
+        ("\n\nb", "stop", [DELIMITER, B, END]),
+    ):
+        assert policy.tokens_of(flight, Reply(None, text, why)) == wanted
+    assert policy.tokens_of(flight, Reply([A, B], "", "stop")) == [A, B]
+    with pytest.raises(UserError, match="serves another model"):
+        policy.tokens_of(flight, Reply([policy.vocabulary], "", "stop"))
+
+
+def test_where_steps_of_a_fixed_length_end() -> None:
+    policy = wired("vllm")
+    fixed = dataclasses.replace(PROPOSAL, step_tokens=2)
+    flight = policy.start([[A]], 1, fixed).work
+    assert policy.first_step(flight, [A]) == ([A], False)
+    assert policy.first_step(flight, [A, DELIMITER, B]) == ([A, DELIMITER], True)
+    assert policy.first_step(flight, [END, B]) == ([END], True)
+
+
+def test_a_step_has_the_room_that_is_left() -> None:
+    line = Reply([A, DELIMITER], "a\n\n", "stop")
+    policy = wired("vllm", line, line)
+    long = dataclasses.replace(PROPOSAL, max_step_tokens=50, max_tokens=20)
+    paths = policy.start([[A] * 9], 1, long)
+    assert paths.shape == (1, 1) and paths.log_p.isnan().tolist() == [True]
+    for context in (12, 64):
+        policy.context = context
+        policy.extend(paths, torch.tensor([True]), generators(0, 1))
+    assert [body["max_tokens"] for body in policy.client.bodies] == [3, 18]
+    assert paths.tokens == [(A, DELIMITER) * 2]
+
+
+def test_a_forced_step_that_fills_its_room_is_cut() -> None:
+    policy = wired("vllm")
+    short = dataclasses.replace(PROPOSAL, max_tokens=4)
+    paths = policy.start([[A]], 1, short)
+    for truncated in (False, True):
+        forced = {0: [A, DELIMITER, B, DELIMITER]}
+        policy.extend(paths, torch.tensor([True]), generators(0, 1), forced)
+        assert paths.truncated.tolist() == [truncated]
+    assert paths.tokens == [(A, DELIMITER, B, DELIMITER)] and paths.work.calls == 0
+
+
+def test_a_population_waits_for_no_other() -> None:
+    """The first one's request is not answered before the second has two steps."""
+    policy, late = wired("vllm"), threading.Event()
+
+    def post(path: str, body: dict[str, Any], *_: Any) -> Reply:
+        if body["prompt"][0] == B:
+            late.wait(5)
+        return Reply([A, DELIMITER], "a\n\n", "stop")
+
+    policy.client.post = post
+    paths, sources = policy.start([[B], [A]], 2, PROPOSAL), generators(0, 2)
+    everyone = torch.ones(4, dtype=torch.bool)
+    for _ in range(2):
+        done = policy.extend(paths, everyone, sources)
+        assert done.tolist() == [False, True] and not late.is_set()
+    late.set()
+    only = torch.tensor([True, True, False, False])
+    assert policy.extend(paths, only, sources).tolist() == [True, False]
+    step = (A, DELIMITER)
+    assert paths.tokens == [step, step, step * 2, step * 2]
+
+
+def test_a_prompt_is_as_the_template_has_it() -> None:
+    policy = wired("vllm")
+    assert policy.device == torch.device("cpu")
+    policy.tokenizer = tokenizer_of()
+    policy.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}{{ more }}"
+    )
+    policy.template_args = dict(more="bb")
+    assert policy.prompt("a", "b") == [B, A, B, B]
+    with pytest.raises(UserError, match="the model's context 64, which leaves no room"):
+        policy.prompt("a" * 62)
+
+
+def test_a_text_that_a_servers_tokenizer_reads_as_the_prompt() -> None:
+    policy = wired("transformers")
+    assert wired("vllm").text_of([A, B]) == ""
+    assert policy.text_of([A, B]) == "ab"
+    policy.tokenizer = tokenizer_of()
+    policy.tokenizer.bos_token = "a"  # and it begins every text
+    policy.tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single="a $0", special_tokens=[("a", A)]
+    )
+    assert policy.text_of([A, B]) == "b"
+    with pytest.raises(UserError, match="transformers takes text only.* otherwise; "):
+        policy.text_of([B, A])

@@ -1,6 +1,7 @@
 """`solve` and the reasoning model as users call them."""
 
 import functools
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from pfref.randomness import generators
 from pfref.reasoning import Reasoning, odds, score, telescoping
 from pfref.settings import Settings
 from pfref.smc import particle_filter
+from pfref.solver import in_batches
 from pfref.weights import normalise
 from tests.enumerable import PROBLEM, PROPOSAL, world
 
 TEXTS = [p.problem for p in load_set("minimath500")[:8]]
 HARD = [p.problem for p in load_set("minimath500") if p.level >= 4]
+INF, TARGETS = float("inf"), ("target_temperature", "target_power")
 
 
 def read(solution: Any) -> list[tuple]:
@@ -426,3 +429,115 @@ def test_a_trace_ends_with_the_final_particles() -> None:
         weights = torch.tensor([p.weight for p in found.particles], dtype=torch.float64)
         assert torch.allclose(normalise(found.trace.log_weights[-1]), weights)
         assert not found.trace.active[-1].any()
+
+
+def test_defaults() -> None:
+    """Runs on record were made with these."""
+    own = dict(
+        temperature=0.8,
+        target_temperature=None,
+        target_power=None,
+        delimiter="\n\n",
+        step_tokens=None,
+        max_step_tokens=1024,
+        max_tokens=2048,
+        max_steps=40,
+    )
+    assert asdict(Settings()) == dict(
+        method="filter",
+        particles=16,
+        seed=0,
+        choose=None,
+        potential="odds",
+        tau=1.0,
+        aggregation="last",
+        finished="absorbed",
+        resampling="systematic",
+        threshold=0.5,
+        anneal=None,
+        width=4,
+        sweeps=4,
+        temperatures=(1.0, 2.0),
+        system=None,
+        batch=128,
+        proposal=own,
+    )
+
+
+def test_settings_at_their_limits() -> None:
+    least: list[dict] = [
+        dict(particles=1, batch=1, width=1, sweeps=1, threshold=0, temperatures=(1.0,)),
+        dict(threshold=1, tau=1e-9, temperatures=(1.0, 1.0)),
+        dict(proposal=Proposal(max_step_tokens=1, max_tokens=1, max_steps=1)),
+        dict(proposal=Proposal(temperature=0, step_tokens=1)),
+        dict(proposal=Proposal(target_temperature=1e-9, target_power=1e-9)),
+    ]
+    assert all(Settings(**known) for known in least)
+    for target in (dict(target_temperature=2.0), dict(target_power=2.0)):
+        both = Proposal(**target).target
+        assert both == (2.0, 1.0) or both == (1.0, 2.0)
+        assert both == tuple(target.get(k, 1.0) for k in TARGETS)
+    for bad in (
+        dict(temperature=INF),
+        dict(temperature=float("nan")),
+        *(dict(target_temperature=x) for x in (INF, -1.0)),
+        *(dict(target_power=x) for x in (INF, 0, -1.0)),
+        dict(max_step_tokens=0),
+        dict(max_steps=0),
+    ):
+        with pytest.raises(UserError):
+            Proposal(**bad)
+    share = "the resampling threshold is a share of N between 0 and 1, not"
+    chains = "chains have temperatures that begin with 1 and are not below it, not"
+    for change, message in (
+        (dict(threshold=-0.1), f"{share} -0.1"),
+        (dict(threshold=1.1), f"{share} 1.1"),
+        (dict(tau=INF), "the potential's temperature must be positive, not inf"),
+        (dict(width=0), "a beam's width is at least 1, not 0"),
+        (dict(sweeps=0), "there is at least one sweep, not 0"),
+        (dict(temperatures=()), f"{chains} "),
+        (dict(temperatures=(2.0, 3.0)), f"{chains} 2.0, 3.0"),
+        (dict(temperatures=(1.0, 0.5)), f"{chains} 1.0, 0.5"),
+        (dict(temperatures=(1.0, INF)), f"{chains} 1.0, inf"),
+        (
+            dict(method="beam", proposal=Proposal(target_power=2.0)),
+            "beam ranks by the reward alone and has no weights that could pay for "
+            "another target temperature or power; leave it out, or take the filter",
+        ),
+    ):
+        with pytest.raises(UserError) as caught:
+            Settings(**change)
+        assert str(caught.value) == message
+
+
+def test_problems_go_together_as_far_as_they_fill_a_batch() -> None:
+    for problems, particles, batch, sizes in (
+        (9, 4, 16, [4, 4, 4]),
+        (3, 17, 16, [1, 1, 1]),
+        (3, 16, 16, [1, 1, 1]),
+        (4, 8, 17, [2, 2]),
+        (3, 1, 2, [2, 2]),
+        (0, 4, 16, [4]),
+        (1, 16, 16, [1]),
+    ):
+        parts = in_batches(problems, particles, batch)
+        assert [part.stop - part.start for part in parts] == sizes
+        assert [part.start for part in parts] == [
+            k * sizes[0] for k in range(len(sizes))
+        ]
+    assert in_batches(1, 4) == [slice(0, 32)]
+
+
+def test_the_bar_counts_problems_and_is_gone_afterwards(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    solve([PROBLEM] * 2, *world(), 2, proposal=PROPOSAL, batch=2, progress="thinking")
+    err = capsys.readouterr().err
+    assert "thinking:   0%" in err and "0/2 [00:00<?, ? problems/s]" in err
+    assert err.endswith("\r") and "\n" not in err
+
+
+def test_an_annealing_that_there_is_not_is_found_before_any_work() -> None:
+    lm, prm = world()
+    with pytest.raises(UserError, match="no annealing 'cold'"):
+        solve(PROBLEM, lm, prm, 2, method="beam", anneal="cold")

@@ -16,6 +16,7 @@ from pfref.stepping import (
     BLANK,
     advance,
     byte_alphabet,
+    closers,
     complete_state,
     match_table,
     token_bytes,
@@ -174,3 +175,11 @@ def test_the_byte_alphabet_is_the_one_of_byte_level_tokenizers() -> None:
     assert sorted(byte_alphabet().values()) == list(range(256))
     # A control character, the space, a letter, and the soft hyphen, in GPT-2's letters.
     assert [byte_alphabet()[c] for c in "\u0100\u0120a\u0143"] == [0, 32, 97, 173]
+
+
+def test_tokens_that_can_close_a_step() -> None:
+    tokenizer = byte_level()
+    table = match_table(tokenizer, len(tokenizer), "\n\n")
+    names = {tokenizer.convert_ids_to_tokens(k) for k in closers(table)}
+    assert names == {"Ċ", "ĊĊ", ".ĊĊ"}
+    assert match_table(tokenizer, 0, "\n\n").shape == (4, 0)

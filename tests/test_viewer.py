@@ -19,7 +19,23 @@ from pfref.history import History, Moment, Recorder
 from pfref.minimath.problems import load_set
 from pfref.settings import Settings
 from pfref.solution import Cost, Particle, Trace
-from pfref.viewer import page, save, tree
+from pfref.viewer import (
+    descent,
+    facts,
+    listed,
+    mark,
+    page,
+    policy,
+    rounded,
+    rows,
+    save,
+    section,
+    shown,
+    summary,
+    told,
+    tree,
+    written,
+)
 from tests.enumerable import PROBLEM, PROPOSAL, world
 
 TEXTS = [p.problem for p in load_set("minimath500")[:6]]
@@ -354,3 +370,262 @@ def test_what_cannot_be_shown_is_said_before_the_run(capsys, flags, message) -> 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path) -> None:
     with pytest.raises(UserError, match="cannot write"):
         save(tmp_path / "no" / "run.html", "")
+
+
+def small(weighed: bool = True) -> tuple[History, Solution]:
+    """Two particles in three moments: the first one's children, of which the second has
+    both places at the end; it finishes in one and is cut off in the other.
+    """
+    no, free = -math.inf, (False, False)
+    texts = (("a ", "b"), ("a c", "a d "), ("a d 5", "a d e"))
+    weights = ((0.0, no), (0.0, math.log(3)), (0.0, no))
+    odds = ((0.0, no), (-9.0, 9.0), (2.0, math.inf))
+    done, cut = (free, free, (True, False)), (free, free, (False, True))
+    ess, parents, again = (
+        (1.0, 1.64, 1.0),
+        ((0, 0), (1, 1), (0, 1)),
+        (True, True, False),
+    )
+    given = zip(texts, weights, odds, done, cut, ess, again, parents, strict=True)
+    moments = tuple(Moment(*own) for own in given)
+    particles = [
+        Particle(("a d ", "5"), "5", 1.0, 2.0, True),
+        Particle(("a d ", "e"), None, 0.0, no, False),
+    ]
+    found = replace(
+        made_up("cut", "2+3?")[1],
+        answer="5",
+        chosen=particles[0],
+        particles=particles,
+        votes={"5": 0.75, None: 0.25},
+    )
+    return History(moments, 0, 0, weighed), found
+
+
+@pytest.mark.parametrize(
+    "r, words",
+    [
+        (None, "not scored"),
+        (0.0, "0.000"),
+        (0.0009, "&lt;0.001"),
+        (0.001, "0.001"),
+        (0.999, "0.999"),
+        (0.9991, "&gt;0.999"),
+    ],
+)
+def test_a_score_is_never_rounded_to_0_or_1(r: float | None, words: str) -> None:
+    assert rounded(r) == words
+
+
+def test_text_keeps_its_lines_and_loses_what_turns_it_around() -> None:
+    turns = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    assert shown(turns + "\r\x7f\udfff") == 12 * "\ufffd"
+    assert shown("a\n\tb \u05d0 \u0634 <'>") == "a\n\tb \u05d0 \u0634 &lt;&#x27;&gt;"
+    assert written("\n  x\ny\n\n", "none") == "<bdi>  x\ny</bdi>"
+    assert written("\n \n", "none") == written("", "none") == "none"
+    assert listed({"<": 1, "b": ""}) == (
+        '<dt>&lt;</dt><dd class="text"><bdi>1</bdi></dd>\n'
+        '<dt>b</dt><dd class="text">none</dd>'
+    )
+
+
+def test_the_policy_names_the_one_script_and_style() -> None:
+    assert policy("<style>b</style> <script>a</script>") == (
+        "default-src 'none'; "
+        "script-src 'sha256-ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs='; "
+        "style-src 'sha256-PiPoFgA5WUoziU9lZOGxNIu9egCI1CxKy3PurtWcAJ0='; "
+        "base-uri 'none'"
+    )
+
+
+def test_facts_of_a_run() -> None:
+    history, found = small()
+    assert facts(history, found, Settings(method="gibbs")) == {
+        "Problem": "2+3?",
+        "Answer": "5",
+        "Votes by weight": "5 (75%), no answer (25%)",
+        "Method": "gibbs",
+        "Particles": "2, in 3 steps",
+    }
+    trees = replace(found, particles=found.particles * 2)
+    assert facts(replace(small(False)[0], first=2), trees, None) == {
+        "Problem": "2+3?",
+        "Answer": "5",
+        "Particles": "2, in 3 steps; population 2 of 2, which gave the answer",
+    }
+
+
+def test_settings_and_cost_are_told_and_what_is_unset_is_not() -> None:
+    _, found = small()
+    cost = {"tokens": "1 prompt + 2 generated, 3 scored"}
+    assert told(replace(found, log_evidence=None), None, None) == cost
+    models = {"prm_family": "trl"}
+    names = told(replace(found, log_evidence=-1.234), Settings(system="a\nb"), models)
+    known = {
+        "prm family": "trl",
+        "system": r"'a\nb'",
+        "choose": "vote",
+        "resampling": "systematic",
+        "temperatures": (1.0, 2.0),
+        "delimiter": r"'\n\n'",
+        "max step tokens": 1024,
+        "log evidence": "-1.23",
+    } | cost
+    assert names | known == names
+    assert not {"proposal", "anneal", "step tokens", "target power"} & set(names)
+    assert told(found, Settings(choose="draw"), None)["choose"] == "draw"
+
+
+def test_a_mark_for_each_state() -> None:
+    cross = '<path class="cross" d="M46 26l8 8m0 -8l-8 8"/>'
+    assert mark(50, 30, 4.0, "ruled out", "line") == cross
+    assert mark(50, 30, 4.0, "cut off by a limit", "line") == cross
+    assert mark(50, 30, 4.0, "unfinished", "ended") == (
+        '<circle class="dot ended" cx="50" cy="30" r="4.0"/>'
+    )
+    assert mark(50, 30, 4.0, "finished", "line") == (  # 7.09 ** 2 == pi * 4 ** 2
+        '<rect class="dot line" x="46.5" y="26.5" width="7.1" height="7.1"/>'
+    )
+
+
+def test_a_small_picture() -> None:
+    history, _ = small()
+    end, middle = 'text-anchor="end"', 'y="24" text-anchor="middle"'
+    band = '<rect class="band" x="{}" y="0" width="64" height="90"/>'
+    assert tree(history).splitlines() == [
+        '<svg role="img" aria-labelledby="name what" width="240" height="90" '
+        'viewBox="0 0 240 90">',
+        '<title id="name">Who descends from whom</title>',
+        f'<desc id="what">{descent(history)}</desc>',
+        band.format(48) + f'<text x="80" {middle}>step 1</text>',
+        band.format(112) + f'<text x="144" {middle}>step 2</text>',
+        band.format(176) + f'<text x="208" {middle}>step 3</text>',
+        f'<text x="40" y="54" {end}>1</text>',
+        f'<text x="40" y="74" {end}>2</text>',
+        '<path class="edge ended" d="M80 50L144 50"/>',
+        '<path class="edge alive" d="M144 70L208 70"/>',
+        '<path class="edge line" d="M80 50L144 70"/>',
+        '<path class="edge line" d="M144 70L208 50"/>',
+        '<circle class="dot line" cx="80" cy="50" r="5.7"/>',
+        '<path class="cross" d="M76 66l8 8m0 -8l-8 8"/>',
+        '<circle class="dot ended" cx="144" cy="50" r="2.8"/>',
+        '<circle class="dot line" cx="144" cy="70" r="4.9"/>',
+        '<rect class="dot line" x="203.0" y="45.0" width="10.0" height="10.0"/>',
+        '<path class="cross" d="M204 66l8 8m0 -8l-8 8"/>',
+        "</svg>",
+    ]
+
+
+def test_marks_are_neither_too_small_nor_too_large() -> None:
+    history, _ = small(weighed=False)
+    radii = re.findall(r' r="(.*?)"', tree(history))  # of r = 0.5, almost 0, almost 1
+    assert radii == ["4.0", "2.5", "5.7"]
+    size, no = 8, (False,) * 8
+    weights = (0.0, *[-math.inf] * 7)
+    now = Moment(("",) * 8, weights, (0.0,) * 8, no, no, 1.0, False, tuple(range(size)))
+    assert re.findall(r' r="(.*?)"', tree(History((now,), 0, 0, True))) == ["9.0"]
+    unscored = replace(now, log_odds=(math.inf,) * size)
+    assert tree(History((unscored,), 0, 0, False)).count('r="2.5"') == size
+
+
+def test_the_picture_in_words() -> None:
+    history, _ = small()
+    all_of_them = "All 2 particles of the last step descend from 1 of the first step."
+    line = " The chosen solution's line, by places: 1, 2, 1."
+    assert descent(history) == all_of_them + line
+    assert descent(replace(history, chosen=None)) == all_of_them
+
+
+def test_a_step_has_a_heading_and_a_table() -> None:
+    star = (
+        ' <span aria-hidden="true">★</span>'
+        '<span class="unseen">, on the chosen line</span>'
+    )
+    names = ("Particle", "Parent", "Text", "r", "Weight", "State")
+    heads = "".join(f'<th scope="col">{name}</th>' for name in names)
+    assert section(*small(), 2).splitlines() == [
+        '<section class="step" aria-labelledby="step-3">',
+        '<h3 id="step-3">Step 3 of 3</h3>',
+        "<p>Effective sample size 1.0 of 2. This is the last step.</p>",
+        '<div class="scroll" role="region" aria-label="Table of step 3" tabindex="0">',
+        "<table><caption>The particles of step 3</caption>",
+        f"<thead><tr>{heads}</tr></thead><tbody>",
+        f'<tr class="line"><th scope="row">1{star}</th><td>2</td><td><bdi>5</bdi></td>'
+        "<td>0.881</td><td>100.0%</td><td><bdi>finished, answer 5</bdi></td></tr>",
+        '<tr><th scope="row">2</th><td>2</td><td><bdi>e</bdi></td>'
+        "<td>not scored</td><td>0.0%</td><td><bdi>cut off by a limit</bdi></td></tr>",
+        "</tbody></table></div></section>",
+    ]
+    assert rows(*small(), 1, False)[0] == (
+        '<tr><th scope="row">1</th><td>1</td><td><bdi>c</bdi></td><td>&lt;0.001</td>'
+        "<td>25.0%</td><td><bdi>unfinished</bdi></td><td>none</td></tr>"
+    )
+    [table] = Reader(section(*small(weighed=False), 0)).tables
+    assert table == [
+        ["Particle", "Parent", "Text", "r", "State", "Children"],
+        ["1 ", "none", "a ", "0.500", "unfinished", "1, 2"],
+        ["2", "none", "b", "0.000", "ruled out", "none"],
+    ]
+
+
+def test_what_a_step_does_to_the_population() -> None:
+    history, _ = made_up("cut", "b", "c")
+    kept, first = "Effective sample size 2.0 of 3. ", history.moments[0]
+
+    def words(ancestors: tuple[int, ...], weighed: bool = True) -> str:
+        now = replace(first, resampled=True, ancestors=ancestors)
+        return summary(History((now, first), 0, 0, weighed), 0)
+
+    assert summary(history, 0) == f"{kept}Not resampled: every particle goes on."
+    assert words((1, 2, 2)) == (
+        f"{kept}Resampled: 2 particles go on, 1 ends. None has more than 2 children."
+    )
+    assert words((1, 1, 1), weighed=False) == (
+        "1 particle goes on, 2 end. None has more than 3 children."
+    )
+    assert words((1, 2, 0), weighed=False) == (
+        "3 particles go on, 0 end. None has more than 1 child."
+    )
+
+
+def test_the_page_explains_weights_where_there_are_any() -> None:
+    history, found = small()
+    found = replace(found, problem=f"{'a' * 59}bc")
+    text = page(history, found)
+    assert f"<title>Step by step: {'a' * 59}b</title>" in text
+    assert '<div class="text block"><bdi>a d 5</bdi></div>' in text
+    assert 'min="1" max="3" value="1"' in text
+    assert "the larger its weight. Circles" in text
+    assert "between 0 and 1. The weight of a particle grows" in text
+    assert f"</figure>\n<p>{descent(history)}</p>" in text
+    assert f"{section(history, found, 0)}\n{section(history, found, 1)}\n" in text
+    text = page(small(weighed=False)[0], replace(found, chosen=None))
+    assert '<div class="text block">none is left</div>' in text
+    assert "the larger its r. Circles" in text
+    assert "go on as several copies; the others end.</p>" in text
+
+
+def test_a_particle_is_ruled_out_by_no_weight_or_by_no_reward() -> None:
+    weighed, search = small()[0], small(weighed=False)[0]
+    last = replace(weighed.moments[2], truncated=(False, False))
+    states = [
+        replace(history, moments=(last,)).state(0, 1) for history in (weighed, search)
+    ]
+    assert states == ["ruled out", "unfinished"]
+    assert [search.state(0, 1), search.state(2, 0)] == ["ruled out", "finished"]
+
+
+def test_the_history_is_of_the_chosen_particle_and_not_of_its_twin() -> None:
+    recorder, (history, found) = Recorder(), small()
+    one, two = history.moments[:2]
+    twins = [replace(found.particles[0]) for _ in range(4)]
+    solution = replace(found, particles=twins, chosen=twins[3])
+    for runs in ([[[one], [two]]], [[[one]], [[two]]]):  # of one run, of two
+        recorder.runs = runs
+        assert recorder.histories([solution]) == [History((two,), 2, 1, True)]
+    recorder.runs = [[[one], [two]]]
+    none = replace(found, particles=twins, chosen=None, log_evidence=None)
+    assert recorder.histories([none]) == [History((one,), 0, None, False)]
+    recorder.runs = [[[one]]]
+    with pytest.raises(UserError, match="no one history"):
+        recorder.histories([])
