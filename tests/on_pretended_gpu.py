@@ -23,7 +23,7 @@ from pfref.probe import Probe
 from pfref.randomness import generators
 from pfref.reasoning import POTENTIALS
 from tests.enumerable import PROBLEM, PROPOSAL, tokenizer_of, world
-from tests.pretended_gpu import DEVICE, PretendedGPU
+from tests.pretended_gpu import PretendedGPU
 
 Pair = tuple[LanguageModel, RewardModel]
 
@@ -64,11 +64,17 @@ def check_others(host: Pair) -> None:
         solve([PROBLEM] * 2, lm, prm, 4, proposal=dear)
         fixed = Proposal(step_tokens=2, max_tokens=8)
         solve([PROBLEM] * 2, lm, prm, 4, proposal=fixed, aggregation="model")
-        probe = Probe(lm, 1, torch.linspace(-1, 1, 16), torch.tensor(0.3))
-        judgement, both = probe.start([PROBLEM], 2), torch.tensor([True, True])
-        states = torch.ones(2, 16, device=DEVICE)
-        probe.extend(judgement, both, [("a",), ("a", "b")], states=states)
-        assert len(probe.log_odds(judgement).tolist()) == 2
+        said = torch.linspace(-1, 1, 16), torch.tensor(0.3)
+        found = [by_probe(lm, *said), by_probe(host[0], *said)]
+    assert found[0] == found[1]
+
+
+def by_probe(lm: LanguageModel, *said: torch.Tensor) -> list[tuple[str, float]]:
+    """Texts and rewards of particles that the policy's own states weigh."""
+    options: dict[str, Any] = dict(proposal=PROPOSAL, threshold=1.0)
+    found = solve([PROBLEM] * 2, lm, Probe(lm, 1, *said), 4, **options)
+    lm.listen(())
+    return [(p.text, round(p.reward, 4)) for s in found for p in s.particles]
 
 
 def check_evaluation(host: Pair) -> None:

@@ -100,8 +100,13 @@ def to_host(x: Any) -> Any:
     return torch.device("cpu") if isinstance(x, torch.device) else x
 
 
+PLACES = (torch.Tensor.__getitem__, torch.Tensor.__setitem__)
+
+
 class Lists(TorchFunctionMode):
-    """`torch.tensor` of a list goes to the host first, and from there to the GPU."""
+    """A list goes to the host first, and from there to the GPU: in `torch.tensor`, and
+    where it says which rows of a tensor there are meant.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -110,6 +115,9 @@ class Lists(TorchFunctionMode):
         if func is torch.tensor and is_gpu(kwargs.get("device")):
             CURRENT[-1].waits["to the GPU"] += 1
             return OnGPU(func(*args, **kwargs | {"device": "cpu"}))
+        if func in PLACES and isinstance(args[0], OnGPU) and isinstance(args[1], list):
+            CURRENT[-1].waits["to the GPU"] += 1
+            args = (args[0], OnGPU(torch.tensor(args[1])), *args[2:])
         return func(*args, **kwargs)
 
 
