@@ -68,10 +68,10 @@ def test_bootstrap_covers_as_it_says() -> None:
 
 
 def test_records_name_what_was_measured(tmp_path) -> None:
-    write_record(
-        tmp_path / "results" / "x.json", "python -m something", dict(value=1), seeds=3
-    )
-    record = json.loads((tmp_path / "results" / "x.json").read_text())
+    file = tmp_path / "results" / "x.json"
+    for value in (0, 1):  # the second is into a folder that exists
+        write_record(file, "python -m something", dict(value=value), seeds=3)
+    record = json.loads(file.read_text())
     assert record["command"] == "python -m something"
     assert record["settings"] == {"seeds": 3} and record["results"] == {"value": 1}
     assert {"date", "processor", "threads", "torch", "transformers", "python"} <= set(
