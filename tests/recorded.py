@@ -1,13 +1,16 @@
-"""Studies that are made up, to test runs and reports without models."""
+"""Made-up studies and solutions, to test what is said of them without models."""
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pfref.solver import Cost, Particle
 from pfref.study.experiment import headers
 from pfref.study.recipe import Cell, Recipe
 from pfref.study.records import Run, Study, Written, decode, encode
@@ -122,3 +125,17 @@ def assert_same(a: Sequence[Run], b: Sequence[Run]) -> None:
             assert x.confidence == pytest.approx(y.confidence, abs=1e-3)
         assert one.weights == pytest.approx(other.weights, abs=1e-3)
         assert one.log_evidence == pytest.approx(other.log_evidence, abs=1e-2)
+
+
+def found() -> SimpleNamespace:
+    """What `solve` finds for one problem, as far as it is printed."""
+    particle = Particle(("so 5\n\n",), "5", 0.75, -math.inf, True)
+    return SimpleNamespace(
+        problem="2+3?",
+        answer="5",
+        chosen=particle,
+        particles=[particle],
+        votes={"5": 0.75, None: 0.25},
+        log_evidence=-1.0,
+        cost=Cost(1, 2, 3, 1, 4, 5, 0.1),
+    )

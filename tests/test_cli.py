@@ -22,7 +22,7 @@ from pfref.loading import SHIPPED
 from pfref.minimath.problems import load_set
 from pfref.options import escaped, shown
 from pfref.settings import Settings
-from pfref.solver import Cost, Particle
+from tests.recorded import found
 
 PROBLEM = load_set("minimath500")[1].problem
 ROOT = Path(__file__).parents[1]
@@ -458,16 +458,11 @@ def pretend(
     drawn: list[str] = []
 
     def solved(problem: str) -> SimpleNamespace:
-        particle = Particle(("so 5",), "5", 1.0, 0.0, True)
-        return SimpleNamespace(
-            problem=problem,
-            answer="5",
-            chosen=None if problem in none_left else particle,
-            particles=[particle],
-            votes={"5": 1.0},
-            log_evidence=None,
-            cost=Cost(1, 2, 3, 1, 4, 5, 0.1),
-        )
+        one = found()
+        one.problem, one.votes, one.log_evidence = problem, {"5": 1.0}, None
+        if problem in none_left:
+            one.chosen = None
+        return one
 
     def solve(problems: list[str], *_: object, done: Any, **__: object) -> None:
         done([solved(problem) for problem in problems])

@@ -123,21 +123,23 @@ def test_llama_cpp_sends_no_prompt_back() -> None:
         assert all("prompt" not in found for found in answers)
 
 
-def sampling(dialect: dialects.Dialect) -> dict[str, Any]:
-    """What a request says of how to sample."""
-    body = dialect.body(ASK)
-    return body.get("sampling_params", body)
+def posted(name: str, ask: dialects.Ask = ASK) -> dict[str, Any]:
+    """What a server is sent, without the envelope that two of them want."""
+    body = dialects.DIALECTS[name].body(ask)
+    inner = body.pop("sampling_params", {})
+    inner |= json.loads(body.pop("generation_config", "{}"))
+    return body | inner
 
 
 def test_one_answer_is_asked_for() -> None:
-    for name, dialect in dialects.DIALECTS.items():
-        asked = sampling(dialect)
+    for name in dialects.DIALECTS:
+        asked = posted(name)
         assert asked.get("n", 1) == 1 and asked.get("best_of", 1) == 1, name
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "llama.cpp"])
 def test_neutral_fields_leave_the_distribution_alone(name: str) -> None:
-    asked = sampling(dialects.DIALECTS[name])
+    asked = posted(name)
     assert asked["top_p"] == 1.0
     for field in ("min_p", "presence_penalty", "frequency_penalty"):
         assert asked[field] == 0, field
@@ -171,14 +173,6 @@ def test_a_token_that_was_not_drawn_is_no_end() -> None:
 def test_a_list_of_models_may_be_anything(answer: Any, names: list[str]) -> None:
     there: Any = SimpleNamespace(get=lambda path: answer)
     assert [entry["id"] for entry in connection.listed(there)] == names
-
-
-def posted(name: str, ask: dialects.Ask = ASK) -> dict[str, Any]:
-    """What a server is sent, without the envelope that two of them want."""
-    body = dialects.DIALECTS[name].body(ask)
-    inner = body.pop("sampling_params", {})
-    inner |= json.loads(body.pop("generation_config", "{}"))
-    return body | inner
 
 
 PENALTIES = dict(min_p=0, presence_penalty=0, frequency_penalty=0, top_p=1)

@@ -12,21 +12,7 @@ import torch
 
 from pfref import printing
 from pfref.printing import Progress, as_json, as_text, told
-from pfref.solver import Cost, Particle
-
-
-def found() -> SimpleNamespace:
-    particle = Particle(("so 5\n\n",), "5", 0.75, -math.inf, True)
-    votes = {"5": 0.75, None: 0.25}
-    return SimpleNamespace(
-        problem="2+3?",
-        answer="5",
-        chosen=particle,
-        particles=[particle],
-        votes=votes,
-        log_evidence=-1.0,
-        cost=Cost(1, 2, 3, 1, 4, 5, 0.1),
-    )
+from tests.recorded import found
 
 
 def test_weight_without_an_answer_is_named() -> None:
