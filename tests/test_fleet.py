@@ -15,7 +15,8 @@ from pfref.__main__ import main
 from pfref.study.fleet import Fleet, in_shares
 from pfref.study.recipe import Recipe
 from pfref.study.tasks import Item
-from tests.test_server_runs import RECIPE, runs
+from tests.recorded import assert_same, runs_of
+from tests.test_server_runs import RECIPE
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs pip install 'pfref[ray]'"
@@ -90,14 +91,14 @@ def test_the_same_records_with_one_worker_two_and_one_that_dies(
     assert run("none") == 0
     for count in ("1", "2"):
         assert run(count, "--ray", "--workers", count) == 0
-        assert runs(tmp_path / count) == runs(tmp_path / "none")
+        assert_same(runs_of(tmp_path / count), runs_of(tmp_path / "none"))
     killed = [0]
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     assert run("killed", "--ray", "--workers", "1") == 0
     killer.join(0)
     assert killed[0] >= 1
-    assert runs(tmp_path / "killed") == runs(tmp_path / "none")
+    assert_same(runs_of(tmp_path / "killed"), runs_of(tmp_path / "none"))
     assert run("killed", "--ray") == 0  # nothing is left, and Ray is not asked
     with pytest.raises(ValueError, match="there is no Ray cluster"):
         Fleet("127.0.0.1:9").run([], None, print)

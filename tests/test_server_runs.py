@@ -2,12 +2,10 @@
 and nothing else.
 """
 
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -15,6 +13,7 @@ from pfref import client
 from pfref.__main__ import main
 from pfref.lm import LanguageModel
 from pfref.study.experiment import watching
+from tests.recorded import assert_same, runs_of
 from tests.served import Served
 
 RECIPE = """
@@ -46,24 +45,6 @@ def running() -> Iterator[Served]:
         yield served
 
 
-def runs(folder: Path) -> dict[tuple[str, str], Any]:
-    """Each run by cell and problem, without what depends on its batch; none twice."""
-    found: dict[tuple[str, str], Any] = {}
-    for line in (folder / "records.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        steps = record.get("steps", [])
-        paths = [
-            ["".join(steps[k] for k in path[0]), *path[1:]]
-            for path in record.get("paths", [])
-        ]
-        for run in record.get("runs", []):
-            key = (run.pop("key"), record["id"])
-            assert key not in found
-            run.pop("batch")
-            found[key] = run | {"particles": [paths[k] for k in run["particles"]]}
-    return found
-
-
 @pytest.mark.slow
 def test_a_server_that_dies_twenty_times(
     running: Served,
@@ -89,7 +70,7 @@ def test_a_server_that_dies_twenty_times(
     lines = [line for line in said if "cannot be reached" in line]
     assert len(lines) == codes.count(2)
     assert run("died", None) == 0
-    assert runs(tmp_path / "died") == runs(tmp_path / "whole")
+    assert_same(runs_of(tmp_path / "died"), runs_of(tmp_path / "whole"))
     for folder in ("died", "whole"):
         text = (tmp_path / folder / "records.jsonl").read_text()
         assert "secret" not in text and "127.0.0.1" not in text
