@@ -46,6 +46,7 @@ from pfref.packing import Packed
 from pfref.randomness import generator
 from pfref.reasoning import Thoughts
 from pfref.records import write_record
+from pfref.settings import Settings
 from pfref.smc import Step
 from pfref.solver import in_batches
 
@@ -62,7 +63,7 @@ def proposal_alone(
     proposal = proposal or Proposal()
     found: dict[str, float] = dict(tokens=0, slots=0, bytes=0)
     weights = sum(p.nbytes for p in lm.model.parameters())
-    for part in in_batches(len(problems), particles):
+    for part in in_batches(len(problems), Settings(particles=particles)):
         sources = [generator(0, text) for text in problems[part]]
         prompts = [lm.prompt(text) for text in problems[part]]
         paths = lm.start(prompts, particles, proposal)

@@ -16,6 +16,7 @@ from pfref.groups import in_groups, padded
 from pfref.packing import Packed, plain
 from pfref.randomness import generator
 from pfref.resampling import multinomial
+from pfref.settings import Settings
 from pfref.solver import in_batches
 
 
@@ -58,7 +59,7 @@ def generate(model: Any, prompts: list[list[int]], particles: int, tokens: int) 
     # that is not contiguous: 35 GB with 128 rows and Qwen's vocabulary.
     head = model.get_output_embeddings()
     whole = head.register_forward_pre_hook(lambda _, given: given[0].contiguous())
-    for part in in_batches(len(prompts), particles):
+    for part in in_batches(len(prompts), Settings(particles=particles)):
         ids, mask = left_padded(
             [prompt for prompt in prompts[part] for _ in range(particles)],
             model.device,

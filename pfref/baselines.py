@@ -12,7 +12,7 @@ from .answers import boxed
 from .policy import Policy
 from .prm import RewardModel
 from .randomness import generator
-from .settings import Proposal
+from .settings import Proposal, Settings
 from .solution import Solution, choose
 from .solver import in_batches, solve
 
@@ -35,7 +35,7 @@ def greedy(
     )
     prompts = [lm.prompt(problem, system) for problem in problems]
     found: list[str | None] = []
-    for part in in_batches(len(prompts), 1):
+    for part in in_batches(len(prompts), Settings(particles=1)):
         paths = lm.start(prompts[part], 1, proposal)
         sources = [generator(problem) for problem in problems[part]]
         while (active := ~(paths.ended | paths.truncated)).any():

@@ -20,13 +20,12 @@ from .reasoning import Reasoning, Thoughts
 from .resampling import SCHEMES
 from .schedules import schedule
 from .search import BeamSearch
-from .settings import Settings
+from .settings import ROUND, Settings
 from .smc import ParticleFilter, Step
 from .solution import Harvest
 
 Watch = Callable[[Step[Thoughts]], None] | None
 Method = Callable[[Reasoning, Sequence[Generator], Settings, Watch], Harvest]
-ROUND = 4  # samples of a problem between two looks of the early-stopped vote
 SURE = 0.95
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from .errors import UserError, hint
 
+ROUND = 4  # samples of a problem between two looks of the early-stopped vote
+
 
 def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     """A field with its help, and what it may be if that is a closed list."""
@@ -184,6 +186,15 @@ class Settings:
         ):
             if not ok:
                 raise UserError(line)
+
+    @property
+    def together(self) -> int:
+        """Particles of one problem that share their passes: of a sweep, or a round."""
+        if self.method in ("gibbs", "tempering"):
+            return max(1, self.particles // self.sweeps)
+        return (
+            min(self.particles, ROUND) if self.method == "adaptive" else self.particles
+        )
 
     def but(self, **changes: Any) -> "Settings":
         """These settings with some changes. Raises UserError for an unknown name."""

@@ -102,7 +102,7 @@ def solve(
     ]
     batches = [
         (modelled(texts[part], lm, prm, settings, task), sources[part])
-        for part in in_batches(len(texts), particles, settings.batch)
+        for part in in_batches(len(texts), settings)
     ]
     found: list[Solution] = []
     with tqdm(
@@ -144,13 +144,11 @@ def modelled(
     )
 
 
-def in_batches(
-    problems: int, particles: int, batch: int = Settings.batch
-) -> list[slice]:
+def in_batches(problems: int, settings: Settings) -> list[slice]:
     """Which problems go together: as many as their particles fill a batch, at least
     one; of none, an empty batch.
     """
-    size = max(1, batch // max(1, particles))
+    size = max(1, settings.batch // settings.together)
     return [slice(k, k + size) for k in range(0, max(1, problems), size)]
 
 

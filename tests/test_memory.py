@@ -147,12 +147,6 @@ def test_this_machine_says_what_is_free() -> None:
     assert found == 0 or found > 1 << 20
 
 
-def test_only_a_sweep_or_a_round_is_held_at_once() -> None:
-    assert memory.at_once(cell(particles=16)) == 16
-    assert memory.at_once(cell(method="gibbs", particles=16, sweeps=4)) == 4
-    assert memory.at_once(cell(method="adaptive", particles=16)) == 4
-
-
 def test_no_row_is_longer_than_the_context(pair: Any) -> None:
     long = cell(proposal=Proposal(max_tokens=10**6))
     whole = cell(proposal=Proposal(max_tokens=pair[0].context))

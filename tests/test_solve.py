@@ -520,12 +520,31 @@ def test_problems_go_together_as_far_as_they_fill_a_batch() -> None:
         (0, 4, 16, [4]),
         (1, 16, 16, [1]),
     ):
-        parts = in_batches(problems, particles, batch)
+        parts = in_batches(problems, Settings(particles=particles, batch=batch))
         assert [part.stop - part.start for part in parts] == sizes
         assert [part.start for part in parts] == [
             k * sizes[0] for k in range(len(sizes))
         ]
-    assert in_batches(1, 4) == [slice(0, 32)]
+    assert in_batches(1, Settings(particles=4)) == [slice(0, 32)]
+
+
+@pytest.mark.parametrize(
+    ("options", "together"),
+    [
+        (dict(), 16),
+        (dict(method="beam"), 16),
+        (dict(method="gibbs", sweeps=4), 4),
+        (dict(method="gibbs", sweeps=32), 1),
+        (dict(method="tempering", sweeps=2, temperatures=(1.0, 2.0)), 8),
+        (dict(method="adaptive"), 4),
+        (dict(method="adaptive", particles=2), 2),
+    ],
+)
+def test_only_a_sweep_or_a_round_fills_a_batch(options: Any, together: int) -> None:
+    """Of the same problems four sweeps let four times as many share their passes."""
+    settings = Settings(**dict(particles=16) | options)
+    assert settings.together == together
+    assert in_batches(9, settings)[0] == slice(0, 128 // together)
 
 
 def test_the_bar_counts_problems_and_is_gone_afterwards(

@@ -198,12 +198,12 @@ def run_cell(
         try:
             solve_cell(cell, own, task, pair, take, batch, watch)
         except torch.OutOfMemoryError as error:
-            if batch <= cell.n:
+            if batch <= cell.settings.together:
                 raise UserError(
                     f"out of memory with {cell.n} particles of one problem; take a "
                     "smaller budget, smaller models or fewer tokens a solution"
                 ) from error
-            batch = max(cell.n, batch // 2)
+            batch = max(cell.settings.together, batch // 2)
             print(f"pfref: out of memory; batch = {batch} from here", file=sys.stderr)
         torch.cuda.empty_cache()
 

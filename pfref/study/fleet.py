@@ -155,7 +155,7 @@ def in_shares(left: Sequence[tuple[Cell, list[Item]]]) -> list[Share]:
         for item in items:
             by_text.setdefault(item.problem, []).append(item)
         groups = list(by_text.values())
-        for part in in_batches(len(groups), cell.n, cell.settings.batch):
+        for part in in_batches(len(groups), cell.settings):
             if own := [item for group in groups[part] for item in group]:
                 found.append((number, own))
     return found

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..methods import ANSWERS, ROUND, settled
+from ..methods import ANSWERS, settled
+from ..settings import ROUND
 from ..solution import VOTES, Particle, choose
 from . import measures
 from .measures import Array

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..methods import ROUND
 from ..probe import Probe
 from .recipe import Cell
 
@@ -26,7 +25,7 @@ def fitting(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> int:
 
     Raises UserError if not even one problem's do.
     """
-    rows, batch = at_once(cell), cell.settings.batch
+    rows, batch = cell.settings.together, cell.settings.batch
     for device, each in row_bytes(cell, lm, prm, problems).items():
         free = free_bytes(device)
         if not free:
@@ -38,23 +37,15 @@ def fitting(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> int:
                 f"and {free / 1e9:.1f} GB are free{on(device)}; take a smaller budget, "
                 "smaller models or fewer max_tokens"
             )
-        batch = min(batch, fit * cell.n)
+        batch = min(batch, fit * rows)
     return batch
-
-
-def at_once(cell: Cell) -> int:
-    """Particles of a problem that are held together: those of a sweep, or a round."""
-    s = cell.settings
-    if s.method in ("gibbs", "tempering"):
-        return max(1, cell.n // s.sweeps)
-    return min(cell.n, ROUND) if s.method == "adaptive" else cell.n
 
 
 def told(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> str:
     """A line on weights, a batch at its limits, and what is free besides, for each
     device.
     """
-    one = at_once(cell)
+    one = cell.settings.together
     rows = max(1, cell.settings.batch // cell.n) * one
     lines = []
     for device, each in row_bytes(cell, lm, prm, problems).items():
@@ -103,7 +94,7 @@ def row_bytes(
         (len(lm.prompt(text, cell.settings.system)) for text in problems), default=0
     )
     limit = min(limit, lm.context)
-    tokens = GROWTH * limit + longest / at_once(cell)
+    tokens = GROWTH * limit + longest / cell.settings.together
     found: dict[torch.device, float] = defaultdict(float)
     # A probe reads while the policy writes, and has no cache of its own.
     cached = [lm.model] if isinstance(prm, Probe) else [lm.model, prm.body]
