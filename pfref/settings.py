@@ -192,9 +192,9 @@ class Settings:
         """Particles of one problem that share their passes: of a sweep, or a round."""
         if self.method in ("gibbs", "tempering"):
             return max(1, self.particles // self.sweeps)
-        return (
-            min(self.particles, ROUND) if self.method == "adaptive" else self.particles
-        )
+        if self.method == "adaptive":
+            return min(self.particles, ROUND)
+        return self.particles
 
     def but(self, **changes: Any) -> "Settings":
         """These settings with some changes. Raises UserError for an unknown name."""

@@ -102,6 +102,14 @@ def test_the_estimate_says_that_batches_will_be_smaller(
     assert "smaller" not in memory.told(cell(), pair[0], pair[1], PROBLEMS)
 
 
+def test_the_estimate_counts_the_rows_of_sweeps_that_share_their_passes(
+    monkeypatch: pytest.MonkeyPatch, pair: Any
+) -> None:
+    free(monkeypatch, 0)
+    sweeps = cell(method="gibbs", particles=64, sweeps=4)
+    assert "for 64 rows" in memory.told(sweeps, pair[0], pair[1], PROBLEMS)
+
+
 def test_each_device_must_hold_its_own_model(
     monkeypatch: pytest.MonkeyPatch, pair: Any
 ) -> None:
