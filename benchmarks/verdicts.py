@@ -8,6 +8,8 @@ writes `right.json` beside the records. Problems come in the order of their name
 rows     for each method at the largest N, and greedy decoding, seed 0: a character a
          problem, 1 right, 0 wrong, - not run
 samples  for each problem a hexadecimal number, its first bit the first sample
+exact    how many of the right samples give the answer letter by letter
+levels   of the problems, a digit each, where the data names them
 """
 
 import argparse
@@ -35,10 +37,10 @@ def rows(grades: Grades) -> dict[str, str]:
     }
 
 
-def samples(grades: Grades) -> list[str]:
+def samples(grades: Grades) -> dict[str, Any]:
     cells = grades.study.current()
     keys = [cell["cell"] for cell in cells.values() if cell["label"] == "samples"]
-    found = []
+    found, exact = [], 0
     for item in sorted(grades.items, key=lambda item: item.id):
         reader = Reader(TASKS[grades.task], item)
         run = next(run for run in grades.study.runs(item.id) if run.key == keys[0])
@@ -47,7 +49,11 @@ def samples(grades: Grades) -> list[str]:
         ]
         bits = "".join("01"[bool(x)] for x in right)
         found.append(f"{int(bits or '0', 2):0{-(-len(bits) // 4)}x}")
-    return found
+        exact += sum(
+            good and reader.answers[path.steps] == item.answer
+            for good, path in zip(right, run.paths, strict=True)
+        )
+    return dict(samples=" ".join(found), exact=exact)
 
 
 def main() -> None:
@@ -61,8 +67,11 @@ def main() -> None:
         f"{Path(options.data).name}",
         problems=len(grades.items),
         rows=rows(grades),
-        samples=" ".join(samples(grades)),
+        **samples(grades),
     )
+    levels = [item.level for item in sorted(grades.items, key=lambda item: item.id)]
+    if None not in levels:
+        record["levels"] = "".join(map(str, levels))
     text = json.dumps(record, indent=1) + "\n"
     (options.folder / "right.json").write_text(text, encoding="utf-8")
 
