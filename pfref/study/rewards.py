@@ -65,7 +65,7 @@ def auc_within(z: Any, right: Any, problem: Any, step: Any) -> dict[str, Any]:
 
 def calibration(z: Any, right: Any) -> dict[str, Any]:
     """Mean score and share of right prefixes in ten bins, and their mean distance."""
-    score = 1 / (1 + np.exp(-z))
+    score = np.exp(-np.logaddexp(0, -z))  # 1 / (1 + exp(-z)), for any z
     bins = np.minimum((score * BINS).astype(int), BINS - 1)
     table = [
         [float(score[bins == k].mean()), float(right[bins == k].mean())]
