@@ -14,13 +14,14 @@ levels   of the problems, a digit each, where the data names them
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pfref.study.grades import Grades, Reader, grade
-from pfref.study.tasks import TASKS
+from pfref.study.tasks import TASKS, Item
 
 
 def letter(value: float) -> str:
@@ -37,11 +38,11 @@ def rows(grades: Grades) -> dict[str, str]:
     }
 
 
-def samples(grades: Grades) -> dict[str, Any]:
+def samples(grades: Grades, items: Sequence[Item]) -> dict[str, Any]:
     cells = grades.study.current()
     keys = [cell["cell"] for cell in cells.values() if cell["label"] == "samples"]
     found, exact = [], 0
-    for item in sorted(grades.items, key=lambda item: item.id):
+    for item in items:
         reader = Reader(TASKS[grades.task], item)
         run = next(run for run in grades.study.runs(item.id) if run.key == keys[0])
         right = [
@@ -62,14 +63,15 @@ def main() -> None:
     parser.add_argument("data")
     options = parser.parse_args()
     grades = grade(options.folder, data=options.data)
+    items = sorted(grades.items, key=lambda item: item.id)
     record: dict[str, Any] = dict(
         command=f"python -m benchmarks.verdicts {options.folder} "
         f"{Path(options.data).name}",
         problems=len(grades.items),
         rows=rows(grades),
-        **samples(grades),
+        **samples(grades, items),
     )
-    levels = [item.level for item in sorted(grades.items, key=lambda item: item.id)]
+    levels = [item.level for item in items]
     if None not in levels:
         record["levels"] = "".join(map(str, levels))
     text = json.dumps(record, indent=1) + "\n"
