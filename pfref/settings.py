@@ -196,6 +196,11 @@ class Settings:
             return min(self.particles, ROUND)
         return self.particles
 
+    @property
+    def at_once(self) -> int:
+        """Problems of a batch: as many as fill it, at least one."""
+        return max(1, self.batch // self.together)
+
     def but(self, **changes: Any) -> "Settings":
         """These settings with some changes. Raises UserError for an unknown name."""
         known = [f.name for f in fields(self)]

@@ -148,7 +148,7 @@ def in_batches(problems: int, settings: Settings) -> list[slice]:
     """Which problems go together: as many as their particles fill a batch, at least
     one; of none, an empty batch.
     """
-    size = max(1, settings.batch // settings.together)
+    size = settings.at_once
     return [slice(k, k + size) for k in range(0, max(1, problems), size)]
 
 

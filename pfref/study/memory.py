@@ -46,7 +46,7 @@ def told(cell: Cell, lm: Any, prm: Any, problems: Sequence[str]) -> str:
     device.
     """
     one = cell.settings.together
-    rows = max(1, cell.settings.batch // one) * one
+    rows = cell.settings.at_once * one
     lines = []
     for device, each in row_bytes(cell, lm, prm, problems).items():
         free, needed = free_bytes(device), rows * each
