@@ -17,9 +17,11 @@ SERVED = {
 PROBES = Path(__file__).parent / "probes"
 
 
-def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
+def load_models(flags: Mapping[str, Any], replay: Any = None) -> tuple[Any, Any]:
     """The language model and the reward model, by the names of the command line's
     flags. Whatever is wrong with one is said before anything is loaded.
+
+    replay  takes the language model's place, which is then loaded only to judge itself
     """
     from transformers.utils import logging
 
@@ -33,7 +35,7 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
     best_device(flags["prm_device"])
     check(flags)
     judge = flags["prm"] or default_reward_model(flags["model"])
-    lm: Any = policy(flags)
+    lm: Any = replay if replay and judge != "self" else policy(flags)
     if judge == "self":
         prm: Any = RewardModel.judging(lm)
     elif file := probe_file(judge):
@@ -51,7 +53,7 @@ def load_models(flags: Mapping[str, Any]) -> tuple[Any, Any]:
         from .study.noisy import NoisyRewardModel
 
         prm = NoisyRewardModel(prm, flags["prm_noise"])
-    return lm, prm
+    return replay or lm, prm
 
 
 def check(flags: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ EXAMPLES = """examples:
                                              a plan, from records that are there
   pfref run minimath500 --limit 20           the first problems; again: only what lacks
   pfref run minimath500 --part 1/2           half of it; 2/2 at the same time elsewhere
+  pfref run minimath500 --prm MODEL --replay runs/minimath500 --out runs/other
+                                             its samples, read by another reward model
   pfref report runs/minimath500 --plot book  the table, and its figures
   pfref pack runs/minimath500                one small file of records, to be kept
 
@@ -49,6 +51,13 @@ def add_study(commands: Any, layout: Any) -> None:
     )
     run.add_argument(
         "--workers", type=int, help="of --ray (default: one a GPU or core)"
+    )
+    run.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FOLDER",
+        help="judge the samples that this folder's records hold with another --prm, "
+        "instead of writing them; give another --out",
     )
     run.add_argument("--quiet", action="store_true", help="no progress")
     add_scale(run)

@@ -36,12 +36,16 @@ def run(a: argparse.Namespace) -> None:
         if getattr(a, name) is not None:
             others = "--estimate" if name == "problems" else "--estimate --problems"
             raise UserError(f"{flag(name)} goes with {others}")
+    if a.replay and (a.estimate or a.ray is not None):
+        other = "--estimate" if a.estimate else "--ray"
+        raise UserError(f"--replay reads records in this process; leave {other} out")
     if a.estimate:
         from .estimate import estimate
 
         print(estimate(recipe, folder, a.part))
         return
     from .experiment import run as run_recipe
+    from .replay import Replay
 
     given = [a.recipe] + [
         f"{flag(name)} {'URL' if name in ENDPOINTS else shown(value)}"
@@ -55,8 +59,9 @@ def run(a: argparse.Namespace) -> None:
         from .fleet import Fleet
 
         fleet = Fleet(a.ray or None, a.workers)
-    called = "pfref run " + " ".join(given)
-    ran = run_recipe(recipe, folder, a.part, called, a.quiet, fleet)
+    replay = Replay(a.replay) if a.replay else None
+    called = "pfref run " + " ".join(given) + (" (replayed)" if replay else "")
+    ran = run_recipe(recipe, folder, a.part, called, a.quiet, fleet, replay)
     print(f"{ran} problems run; `pfref report {folder}` tells what they show")
 
 

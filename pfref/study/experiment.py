@@ -16,6 +16,7 @@ from .journal import Journal
 from .memory import fitting
 from .recipe import Cell, Recipe
 from .records import SCHEMA, Run, Study, encode, read, run_of
+from .replay import Replay
 from .tasks import TASKS, Item, Task, load_items
 
 
@@ -98,7 +99,8 @@ def check_servers(cells: Sequence[Cell]) -> None:
 class Models:
     """The models of the cell at hand. Only one pair is held at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, replay: Replay | None = None) -> None:
+        self.replay = replay
         self.named: dict[str, Any] | None = None
         self.pair: Any = None
 
@@ -107,7 +109,7 @@ class Models:
             from ..pair import load_models
 
             self.named, self.pair = None, None  # memory first
-            self.pair, self.named = load_models(named), named
+            self.pair, self.named = load_models(named, self.replay), named
         return self.pair
 
 
@@ -118,14 +120,16 @@ def run(
     command: str = "",
     quiet: bool = True,
     fleet: Any = None,
+    replay: Replay | None = None,
 ) -> int:
-    """Run what is left of a recipe and record it in `folder`; return how many
-    problems were run. Raises UserError if nothing can be run or written; what was
-    recorded stays.
+    """Run what is left of a recipe and record it in `folder`; return how many problems
+    were run. Raises UserError if nothing can be run or written; what is there stays.
 
-    fleet  a `fleet.Fleet` of machines that run it; None for this process
+    fleet   a `fleet.Fleet` of machines that run it; None for this process
+    replay  recorded samples, which are judged instead of written
     """
     whole = part == (1, 1)
+    recipe = replay.narrowed(recipe) if replay else recipe
     with Journal(folder, None if whole else part[0]) as journal:
         study = read(folder)
         if study.damaged:
@@ -134,10 +138,10 @@ def run(
                 file=sys.stderr,
             )
         todo = plan(recipe, study, part)
-        models, recorded = Models(), set(study.done)
-        if (
-            todo.left and fleet is None
-        ):  # what is not there, or does not fit, is told before any work
+        todo = replay.among(todo) if replay else todo
+        models, recorded = Models(replay), set(study.done)
+        # What is not there, or does not fit, is told before any work.
+        if todo.left and fleet is None:
             first = todo.left[0][0].models
             lm, prm = models(first)
             for cell, _ in todo.left:
@@ -160,7 +164,9 @@ def run(
                 seed = cell.settings.seed
                 progress.set_description(f"{cell.label}, N = {cell.n}, seed {seed}")
                 pair = models(cell.models)
-                run_cell(cell, items, todo.task, pair, note, watching(progress, pair))
+                watch = watching(progress, pair)
+                for some in replay.rounds(cell, items) if replay else (items,):
+                    run_cell(cell, some, todo.task, pair, note, watch)
         return len(recorded) - len(study.done)
 
 
@@ -225,8 +231,8 @@ def solve_cell(
         note([run_of(key, next(left).id, found) for found in solutions])
 
     lm, prm = pair
-    options = vars(cell.settings) | dict(batch=batch)
     texts = [item.problem for item in items]
+    options = vars(cell.settings) | dict(batch=batch)
     solve(texts, lm, prm, task=task, done=done, watch=watch, **options)
 
 
@@ -264,9 +270,8 @@ def headers(
 
 
 def watching(progress: Any, pair: Any) -> Callable[[Any], None] | None:
-    """Shows beside the bar how many requests are in flight; None if nothing is served.
-
-    A step through a server takes its time, a line of a log should take longer.
+    """Shows beside the bar how many requests are in flight, less often than steps come;
+    None if nothing is served.
     """
     from ..client import in_flight
 
