@@ -5,8 +5,8 @@ repository does not hold.
 
 writes `right.json` beside the records. Problems come in the order of their names.
 
-rows     for each method at the largest N, and greedy decoding, seed 0: a character a
-         problem, 1 right, 0 wrong, - not run
+rows     for each method at its largest N, seed 0: a character a problem, 1 right, 0
+         wrong, - not run
 samples  for each problem a hexadecimal number, its first bit the first sample
 exact    how many of the right samples give the answer letter by letter
 levels   of the problems, a digit each, where the data names them
@@ -30,11 +30,9 @@ def letter(value: float) -> str:
 
 def rows(grades: Grades) -> dict[str, str]:
     order = np.argsort([item.id for item in grades.items])
-    top = max(n for _, n in grades.rows)
-    return {
+    return {  # of one method the last stays
         method: "".join(letter(x) for x in row.correct[0][order])
-        for (method, n), row in grades.rows.items()
-        if n == top or method == "greedy"
+        for (method, n), row in sorted(grades.rows.items(), key=lambda r: r[0][1])
     }
 
 

@@ -3,6 +3,7 @@ were written.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pfref import RewardModel, pair
 from pfref.__main__ import main
 from pfref.minimath.problems import load_set
 from pfref.study.recipe import Recipe
-from pfref.study.records import Run, pack
+from pfref.study.records import Run, encode, pack
 from pfref.study.replay import Replay
 from tests.recorded import RECIPE, assert_same, runs_of
 
@@ -20,7 +21,7 @@ OTHERS = {
     "the same": "",
     "noisy": "prm_noise = 1.0\n",
     "telescoping": 'potential = "telescoping"\ntau = 2.0\n',
-    "reweighted, lowest": 'finished = "reweighted"\naggregation = "min"\n',
+    "lowest": 'aggregation = "min"\nwidth = 8\n',
 }
 
 
@@ -62,6 +63,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def written(place: Path) -> list[Run]:
+    """But for the problem that the policy could not read."""
+    return [run for run in runs_of(place / "own") if run.paths]
+
+
 def replayed(place: Path, name: str, file: str, *more: str) -> list[Run]:
     common = ["run", file, "--quiet", "--replay", str(place / "own"), *more]
     assert main([*common, "--out", str(place / name)]) == 0
@@ -75,9 +81,9 @@ def test_as_if_it_had_been_there(place, name) -> None:
     """
     file = with_options(recipe(place), OTHERS[name])
     assert main(["run", file, "--quiet", "--out", str(place / f"run {name}")]) == 0
-    there = runs_of(place / f"run {name}")
+    there = [run for run in runs_of(place / f"run {name}") if run.paths]
     assert_same(replayed(place, name, file), there)
-    evidence = [run.log_evidence for run in runs_of(place / "own")]
+    evidence = [run.log_evidence for run in written(place)]
     changed = [run.log_evidence for run in there] != pytest.approx(evidence, abs=0.01)
     assert changed == (name != "the same")
 
@@ -104,7 +110,7 @@ def test_what_is_not_recorded_is_told(place, capsys) -> None:
     arguments = ["run", file, "--quiet", "--replay", str(part)]
     assert main([*arguments, "--out", str(place / "some")]) == 0
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2 and "filter" in told[0] and "4 problems" in told[1]
+    assert len(told) == 2 and "filter" in told[0] and "lacks 4 of 6" in told[1]
     assert_same(runs_of(place / "some"), runs_of(part))
 
 
@@ -115,18 +121,61 @@ def test_mistakes_are_one_line(place, capsys) -> None:
     (place / "answers.jsonl.xz").rename(place / "bare/records.jsonl.xz")
     for arguments, message in (
         ([file, *own, "--prm", "qwen2.5-coder-0.5b-probe"], "reads the states"),
-        ([file, *own, "--seeds", "1"], "holds no samples"),
-        ([file, *own, "--budgets", "2"], "holds no samples"),
-        ([file, *own, "--model", "minimath-large"], "holds no samples"),
-        ([recipe(place, **{"1.3": "1.2"}), *own], "holds no samples"),
+        ([file, *own, "--seeds", "1"], "differ in seed"),
+        ([file, *own, "--budgets", "2"], "differ in particles"),
+        ([file, *own, "--model", "minimath-large"], "differ in model"),
+        ([recipe(place, **{"1.3": "1.2"}), *own], "differ in temperature"),
         ([recipe(place, "filter"), *own], "no method `samples`"),
         ([file, "--replay", str(place / "bare")], "pack --answers"),
-        ([file, "--replay", str(place / "nowhere")], "holds no samples"),
+        ([file, "--replay", str(place / "nowhere")], "there are no records in"),
+        ([with_options(recipe(place), "target_temperature = 0.7"), *own], "target"),
+        ([with_options(recipe(place), "step_tokens = 1"), *own], "without a word"),
+        ([with_options(recipe(place), 'finished = "reweighted"'), *own], "a word"),
+        ([with_options(recipe(place), 'choose = "draw"'), *own], "random numbers"),
         ([file, *own, "--ray"], "leave --ray out"),
         ([file, *own, "--estimate"], "leave --estimate out"),
+        ([file, *own, "--estimate", "--problems", "9"], "leave --estimate out"),
     ):
         capsys.readouterr()
         assert main(["run", *arguments, "--out", str(place / "wrong")]) == 2, message
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line, line
     assert not (place / "wrong").exists()
+    capsys.readouterr()
+    assert main(["run", file, *own, "--out", str(place / "own")]) == 2
+    assert "needs another --out" in capsys.readouterr().err
+
+
+def test_records_of_several_kinds_in_one_folder(place, tmp_path, capsys) -> None:
+    """An option that came later does not count; another model's failure, or answers
+    without solutions, do not hide samples; greedy solutions have no seed.
+    """
+    lines = (place / "own/records.jsonl").read_text().splitlines()
+    for k, line in enumerate(map(json.loads, lines)):
+        if "cell" in line:
+            del line["settings"]["proposal"]["target_power"]
+            lines[k] = json.dumps(line)
+    cell = next(line for line in map(json.loads, lines) if "cell" in line)
+    other = cell | dict(cell="other", models=cell["models"] | dict(prm="other"))
+    (run,) = [r for r in written(place) if r.id == "data/0001"]
+    bare = [path._replace(steps=(r"\boxed{5}",)) for path in run.paths]
+    hidden = [
+        replace(run, key="other", paths=[], failed="too long"),
+        replace(run, key="other", id="data/0003", paths=bare),
+    ]
+    lines = [json.dumps(other), *lines, *(encode([run]) for run in hidden)]
+    (tmp_path / "records.jsonl").write_text("\n".join(lines) + "\n")
+    common = ["--quiet", "--replay", str(tmp_path), "--out", str(place / "kinds")]
+    assert main(["run", recipe(place), *common]) == 0
+    assert_same(runs_of(place / "kinds"), written(place))
+    greedy = [recipe(place, "greedy"), "--quiet", "--limit", "2"]
+    assert main(["run", *greedy, "--out", str(place / "g")]) == 0
+    again = ["--seeds", "5", "--replay", str(place / "g")]
+    assert main(["run", *greedy, *again, "--out", str(place / "g5")]) == 0
+    assert [r.paths for r in runs_of(place / "g5")] == [
+        r.paths for r in runs_of(place / "g")
+    ]
+    capsys.readouterr()
+    assert main(["report", str(place / "g5"), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["seconds"] is None  # the policy's are not known

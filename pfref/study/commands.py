@@ -26,6 +26,11 @@ def run(a: argparse.Namespace) -> None:
     recipe = Recipe.read(a.recipe, **changes)
     folder = a.out or Path("runs") / Path(a.recipe).stem
     asked = {name: v for name in PLAN if (v := getattr(a, name)) is not None}
+    if a.replay and (a.estimate or a.ray is not None):
+        other = "--estimate" if a.estimate else "--ray"
+        raise UserError(f"--replay reads records in this process; leave {other} out")
+    if a.replay and a.replay.resolve() == folder.resolve():
+        raise UserError("--replay needs another --out than the folder that it reads")
     if a.problems is not None and a.estimate:
         from .scale import as_text, scale
 
@@ -36,9 +41,6 @@ def run(a: argparse.Namespace) -> None:
         if getattr(a, name) is not None:
             others = "--estimate" if name == "problems" else "--estimate --problems"
             raise UserError(f"{flag(name)} goes with {others}")
-    if a.replay and (a.estimate or a.ray is not None):
-        other = "--estimate" if a.estimate else "--ray"
-        raise UserError(f"--replay reads records in this process; leave {other} out")
     if a.estimate:
         from .estimate import estimate
 
@@ -60,7 +62,11 @@ def run(a: argparse.Namespace) -> None:
 
         fleet = Fleet(a.ray or None, a.workers)
     replay = Replay(a.replay) if a.replay else None
-    called = "pfref run " + " ".join(given) + (" (replayed)" if replay else "")
+    called = (
+        "pfref run "
+        + " ".join(given)
+        + (f" --replay {shown(a.replay.name)}" if replay else "")
+    )
     ran = run_recipe(recipe, folder, a.part, called, a.quiet, fleet, replay)
     print(f"{ran} problems run; `pfref report {folder}` tells what they show")
 

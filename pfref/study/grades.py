@@ -195,7 +195,7 @@ def results(
     the method's own choice and for each of `choices`.
     """
     method, label = cell["settings"]["method"], cell["label"]
-    shared, seconds = run.batch[0], run.batch[3]
+    seconds = run.batch[3] / run.batch[0] or np.nan  # of a replay nobody has told
     if method == "samples":
         yield from sampled(run, label, reader, sizes, cell["n"])
         return
@@ -214,7 +214,7 @@ def results(
             chosen = choose(name, found)
         number = int(chosen.answer) if chosen and chosen.answer else -1
         title = label if name == own else f"{label} ({name})"
-        yield title, cell["n"], reader.grade(number), cost, seconds / shared
+        yield title, cell["n"], reader.grade(number), cost, seconds
 
 
 def sampled(
@@ -238,7 +238,7 @@ def sampled(
     # A probe reads nothing of its own, the prompt neither.
     read = prompt if scored else 0
     per_token = (scored - read) / max(1, generated)
-    time = run.batch[3] / run.batch[0]
+    time = run.batch[3] / run.batch[0] or np.nan
     for n in (n for n in sizes if n <= largest):
         whole = n == largest
         seconds = time if whole else np.nan

@@ -132,6 +132,7 @@ def run_of(key: str, id: str, solution: Any) -> Run:
         if particle is solution.chosen
     ]
     cost = solution.cost
+    seconds = cost.seconds if cost.lm_calls else 0.0  # a replay's time is no run's
     return Run(
         key,
         id,
@@ -144,7 +145,7 @@ def run_of(key: str, id: str, solution: Any) -> Run:
         solution.log_evidence,
         lines_of_descent(getattr(solution.trace, "ancestors", None)),
         (cost.prompt_tokens, cost.generated_tokens, cost.scored_tokens),
-        (cost.problems, cost.lm_calls, cost.prm_calls, cost.seconds),
+        (cost.problems, cost.lm_calls, cost.prm_calls, seconds),
     )
 
 

@@ -7,6 +7,7 @@ Reward models are then compared on the same samples, for the price of reading th
 """
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,16 +22,17 @@ from ..errors import UserError
 from ..pair import probe_file
 from ..paths import Paths
 from ..settings import Proposal, Settings
-from .recipe import OUTSIDE, Cell, Recipe
+from .recipe import ONCE, OUTSIDE, Cell, Recipe
 from .records import Run, Written, read
 from .tasks import Item
 
 METHODS = ("samples", "greedy")  # whose particles no score has touched
-# Settings that weigh, and choose, but do not write.
+# Settings that weigh, choose or steer, but do not write samples.
 WEIGHS = (
-    *("potential", "tau", "anneal", "finished", "aggregation"),
-    *("choose", "threshold", "resampling", "batch"),
+    *("potential", "tau", "anneal", "finished", "aggregation", "choose", "threshold"),
+    *("resampling", "batch", "width", "sweeps", "temperatures"),
 )
+BOX = re.compile(r"(\\boxed\{.*\})?", re.DOTALL)
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Script:
 
 class Replay:
     """A `Policy` that writes what `folder` has recorded: the same steps, tokens, log
-    probabilities and ends.
+    probabilities and ends. Raises UserError for a folder without records.
     """
 
     model = None  # holds no memory
@@ -51,28 +53,41 @@ class Replay:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.study = folder, read(folder)
+        if not self.study.lines:
+            raise UserError(f"there are no records in {folder}; name a run's folder")
+        if self.study.damaged:
+            told = f"{self.study.damaged} damaged lines in {folder} are left out"
+            print(f"pfref: {told}", file=sys.stderr)
+        self.held: dict[str, dict[str, Run]] = {}  # by cell and problem
         self.runs: dict[str, Run] = {}  # of the cell at hand, by the problem's text
+        self.numbers: dict[str, int] = {}  # of these texts
 
     def narrowed(self, recipe: Recipe) -> Recipe:
         """The recipe's cells that can be replayed; the others are named on standard
-        error. Raises UserError for a probe, or if the records do not hold a cell.
+        error. Raises UserError if there is none, or one that cannot be judged so.
         """
-        kept = [cell for cell in recipe.cells if cell.settings.method in METHODS]
+        kept, why = [], []
+        left = {c.label for c in recipe.cells if c.settings.method not in METHODS}
+        for cell in recipe.cells:
+            if cell.label not in left:
+                check(cell)
+                try:
+                    self.held[cell.key] = self.recorded(cell)
+                    kept.append(cell)
+                except UserError as error:
+                    why.append(str(error))
         if not kept:
             raise UserError(
-                "--replay judges samples, and the recipe has no method `samples`; add "
-                "one, with the label and the settings of the recorded one"
+                why[0]
+                if why
+                else "--replay judges samples, and the recipe has no method `samples`; "
+                "add one, with the settings of the recorded one"
             )
-        if left := {c.label for c in recipe.cells} - {c.label for c in kept}:
-            told = ", ".join(sorted(left))
-            print(f"pfref: left out, what scores steer: {told}", file=sys.stderr)
-        for cell in kept:
-            if probe_file(str(cell.models["prm"])):
-                raise UserError(
-                    "a probe reads the states of the model while it writes, which no "
-                    "record holds; give --replay another --prm, or leave it out"
-                )
-            self.recorded(cell)
+        if left:
+            told = "; ".join(sorted(left))
+            why.append(f"only samples are replayed, and these methods left out: {told}")
+        for line in why:
+            print(f"pfref: {line}", file=sys.stderr)
         return replace(recipe, cells=tuple(kept))
 
     def recorded(self, cell: Cell) -> dict[str, Run]:
@@ -80,38 +95,40 @@ class Replay:
         UserError if that is nothing, or answers without the solutions.
         """
         wanted = written_by(json.loads(json.dumps(cell.header())))
-        cells = self.study.cells.items()
-        keys = {key for (key, _), own in cells if written_by(own) == wanted}
-        found = {
-            id: run
-            for id in self.study.lines
-            for run in self.study.runs(id)
-            if run.key in keys
-        }
-        if not found:
-            raise UserError(
-                f"{self.folder} holds no {cell.settings.method} of the model "
-                f"{cell.models['model']} with N = {cell.n}, seed {cell.settings.seed} "
-                "and the recipe's other settings; give those of its records"
-            )
-        paths = [path for run in found.values() for path in run.paths]
-        letters = sum(len(step) for path in paths for step in path.steps)
-        if 2 * letters < sum(path.tokens for path in paths):
+        there = {key: written_by(c) for (key, _), c in self.study.cells.items()}
+        keys = {key for key, what in there.items() if what == wanted}
+        found, bare = dict[str, Run](), False
+        for id, lines in self.study.lines.items():
+            if any(key in line for line in lines for key in keys):
+                for run in self.study.runs(id):
+                    if run.key in keys and len(run.paths) == cell.n:
+                        bare = bare or answers_only(run)
+                        found |= {} if answers_only(run) else {id: run}
+        if found:
+            return found
+        if bare:
             raise UserError(
                 f"{self.folder} keeps the answers of its solutions only; --replay "
                 "needs the records before `pfref pack --answers`"
             )
-        return found
+        like = [d for what in there.values() if (d := differing(what, wanted))]
+        hint = f"; it has some that differ in {min(like, key=len)}" if like else ""
+        raise UserError(
+            f"{self.folder} holds no {cell.settings.method} with N = {cell.n} and seed "
+            f"{cell.settings.seed} as the recipe has them{hint}"
+        )
 
     def among(self, plan: Any) -> Any:
         """Of an `experiment.Plan` what can be replayed; the rest is counted."""
         found = []
         for cell, items in plan.left:
-            held = self.recorded(cell)
-            own = [item for item in items if item.id in held]
+            own = [item for item in items if item.id in self.held[cell.key]]
             if missing := len(items) - len(own):
-                told = f"{missing} problems of {cell.label!r} are not in {self.folder}"
-                print(f"pfref: {told}", file=sys.stderr)
+                print(
+                    f"pfref: {self.folder} lacks {missing} of {len(items)} problems of "
+                    f"{cell.label!r}, seed {cell.settings.seed}",
+                    file=sys.stderr,
+                )
             found += [(cell, own)] if own else []
         return replace(plan, left=found)
 
@@ -119,13 +136,14 @@ class Replay:
         """Problems that differ in their texts, by which this policy knows them; a text
         that stands twice comes in two rounds.
         """
-        held, seen = self.recorded(cell), Counter[str]()
+        held, seen = self.held[cell.key], Counter[str]()
         turns: dict[int, list[Item]] = {}
         for item in items:
             turns.setdefault(seen[item.problem], []).append(item)
             seen[item.problem] += 1
         for own in turns.values():
             self.runs = {item.problem: held[item.id] for item in own}
+            self.numbers = {text: k for k, text in enumerate(self.runs)}
             yield own
 
     def check(self, settings: Settings) -> None:
@@ -133,12 +151,9 @@ class Replay:
 
     def prompt(self, problem: str, system: str | None = None) -> list[int]:
         """As many tokens as the prompt had; each is the number of its run."""
-        run = self.runs.get(problem)
-        if run is None:
+        if problem not in self.runs:
             return [0]
-        if run.failed:
-            raise UserError(run.failed)
-        return [list(self.runs).index(problem)] * run.counts[0]
+        return [self.numbers[problem]] * self.runs[problem].counts[0]
 
     def start(
         self,
@@ -182,20 +197,57 @@ class Replay:
         raise AssertionError("samples are not resampled")
 
 
-def written_by(header: dict[str, Any]) -> dict[str, Any]:
-    """What decides a cell's texts: all but its reward model, and how it weighs."""
-    names = ("task", "n", "seed")
-    models = {
-        name: value
-        for name, value in header["models"].items()
-        if name not in OUTSIDE and not name.startswith("prm")
-    }
-    settings = {
-        name: value
-        for name, value in header["settings"].items()
-        if name not in WEIGHS and value is not None
-    }
-    data = Path(header["data"]).name
-    return dict(
-        {n: header[n] for n in names}, data=data, models=models, settings=settings
+def check(cell: Cell) -> None:
+    """Raises UserError for what records do not tell."""
+    s = cell.settings
+    for wrong, why in (
+        (
+            probe_file(str(cell.models["prm"])),
+            "a probe reads the states of the model while it writes",
+        ),
+        (
+            s.proposal.target and s.method != "greedy",
+            "weights to another target than the proposal need its probabilities",
+        ),
+        (
+            s.proposal.step_tokens or s.finished == "reweighted",
+            "with --step-tokens or --finished reweighted a turn without a word counts",
+        ),
+        (s.choose == "draw", "a draw needs the random numbers of the run"),
+    ):
+        if wrong:
+            raise UserError(f"{why}, and no record holds that; leave --replay out")
+
+
+def answers_only(run: Run) -> bool:
+    """Is it what `pack --answers` keeps: a box, or a last step, of long solutions?"""
+    return all(
+        len(path.steps) == 1
+        and (BOX.fullmatch(path.steps[0]) or 2 * len(path.steps[0]) < path.tokens)
+        for path in run.paths
     )
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """The names of what two cells differ in, if they are of one method."""
+    if one["method"] != other["method"]:
+        return ""
+    names = [k for k in {**one, **other} if one.get(k) != other.get(k)]
+    return ", ".join(sorted(names))
+
+
+def written_by(header: dict[str, Any]) -> dict[str, Any]:
+    """What decides a cell's texts: all but its reward model, and how it weighs. What is
+    None does not count, as in a cell's key.
+    """
+    settings = dict(header["settings"])
+    what = header["models"] | settings.pop("proposal") | settings
+    what |= dict(task=header["task"], data=Path(header["data"]).name)
+    once = ("seed",) if what["method"] in ONCE else ()
+    return {
+        name: value
+        for name, value in what.items()
+        if value is not None
+        and name not in (*OUTSIDE, *WEIGHS, *once)
+        and not name.startswith("prm")
+    }
