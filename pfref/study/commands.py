@@ -62,11 +62,8 @@ def run(a: argparse.Namespace) -> None:
 
         fleet = Fleet(a.ray or None, a.workers)
     replay = Replay(a.replay) if a.replay else None
-    called = (
-        "pfref run "
-        + " ".join(given)
-        + (f" --replay {shown(a.replay.name)}" if replay else "")
-    )
+    given += [f"--replay {shown(a.replay.name)}"] if replay else []
+    called = "pfref run " + " ".join(given)
     ran = run_recipe(recipe, folder, a.part, called, a.quiet, fleet, replay)
     print(f"{ran} problems run; `pfref report {folder}` tells what they show")
 

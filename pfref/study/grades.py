@@ -195,7 +195,6 @@ def results(
     the method's own choice and for each of `choices`.
     """
     method, label = cell["settings"]["method"], cell["label"]
-    seconds = run.batch[3] / run.batch[0] or np.nan  # of a replay nobody has told
     if method == "samples":
         yield from sampled(run, label, reader, sizes, cell["n"])
         return
@@ -214,7 +213,7 @@ def results(
             chosen = choose(name, found)
         number = int(chosen.answer) if chosen and chosen.answer else -1
         title = label if name == own else f"{label} ({name})"
-        yield title, cell["n"], reader.grade(number), cost, seconds
+        yield title, cell["n"], reader.grade(number), cost, seconds(run)
 
 
 def sampled(
@@ -238,13 +237,12 @@ def sampled(
     # A probe reads nothing of its own, the prompt neither.
     read = prompt if scored else 0
     per_token = (scored - read) / max(1, generated)
-    time = run.batch[3] / run.batch[0] or np.nan
     for n in (n for n in sizes if n <= largest):
         whole = n == largest
-        seconds = time if whole else np.nan
+        took = seconds(run) if whole else np.nan
         if not run.paths:  # a problem that could not be run
             for title in (*SAMPLED, EARLY, ORACLE):
-                yield prefix + title, n, 0.0, 0.0, seconds
+                yield prefix + title, n, 0.0, 0.0, took
             continue
         written = lengths[: len(lengths) // n * n].sum() / (len(lengths) // n)
         judged = scored if whole else read + per_token * written
@@ -257,14 +255,19 @@ def sampled(
             else:
                 picked = measures.votes(answers, shares[name], n)
             cost = written + (0 if name in UNSCORED else judged)
-            yield prefix + title, n, float(right[picked].mean()), cost, seconds
+            yield prefix + title, n, float(right[picked].mean()), cost, took
         drawn = measures.stops(answers, finished, n, ROUND, settled)
         ends = [answer for _, _, answer in drawn]
         spent = np.mean([lengths[a : a + m].sum() for a, m, _ in drawn])
         yield prefix + EARLY, n, float(right[ends].mean()), float(spent), np.nan
         hits = int(right[answers].sum())
         oracle = measures.pass_at(hits, len(answers), n)
-        yield prefix + ORACLE, n, oracle, written, seconds
+        yield prefix + ORACLE, n, oracle, written, took
+
+
+def seconds(run: Run) -> float:
+    """A problem's share of its batch; nan if nobody measured it, as for a replay."""
+    return run.batch[3] / run.batch[0] or np.nan
 
 
 def rest(path: Written) -> tuple[float, bool, int, float]:

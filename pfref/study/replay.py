@@ -58,7 +58,17 @@ class Replay:
         if self.study.damaged:
             told = f"{self.study.damaged} damaged lines in {folder} are left out"
             print(f"pfref: {told}", file=sys.stderr)
-        self.held: dict[str, dict[str, Run]] = {}  # by cell and problem
+        replayable = {
+            key
+            for (key, _), cell in self.study.cells.items()
+            if cell["settings"]["method"] in METHODS
+        }
+        self.samples: dict[str, dict[str, Run]] = {key: {} for key in replayable}
+        for id in self.study.lines:
+            for run in self.study.runs(id):
+                if run.key in replayable:
+                    self.samples[run.key][id] = run
+        self.held: dict[str, dict[str, Run]] = {}  # by the recipe's cell and problem
         self.runs: dict[str, Run] = {}  # of the cell at hand, by the problem's text
         self.numbers: dict[str, int] = {}  # of these texts
 
@@ -66,29 +76,27 @@ class Replay:
         """The recipe's cells that can be replayed; the others are named on standard
         error. Raises UserError if there is none, or one that cannot be judged so.
         """
-        kept, why = [], []
-        left = {c.label for c in recipe.cells if c.settings.method not in METHODS}
-        for cell in recipe.cells:
-            if cell.label not in left:
-                check(cell)
-                try:
-                    self.held[cell.key] = self.recorded(cell)
-                    kept.append(cell)
-                except UserError as error:
-                    why.append(str(error))
-        if not kept:
+        cells = [c for c in recipe.cells if c.settings.method in METHODS]
+        if not cells:
             raise UserError(
-                why[0]
-                if why
-                else "--replay judges samples, and the recipe has no method `samples`; "
-                "add one, with the settings of the recorded one"
+                "--replay judges samples, and the recipe has no method `samples`; add "
+                "one, with the settings of the recorded one"
             )
-        if left:
+        why = []
+        for cell in cells:
+            check(cell)
+            try:
+                self.held[cell.key] = self.recorded(cell)
+            except UserError as error:
+                why.append(str(error))
+        if not self.held:
+            raise UserError(why[0])
+        if left := {c.label for c in recipe.cells} - {c.label for c in cells}:
             told = "; ".join(sorted(left))
             why.append(f"only samples are replayed, and these methods left out: {told}")
         for line in why:
             print(f"pfref: {line}", file=sys.stderr)
-        return replace(recipe, cells=tuple(kept))
+        return replace(recipe, cells=tuple(c for c in cells if c.key in self.held))
 
     def recorded(self, cell: Cell) -> dict[str, Run]:
         """What the folder has of a cell but for its reward model, by problem. Raises
@@ -96,17 +104,16 @@ class Replay:
         """
         wanted = written_by(json.loads(json.dumps(cell.header())))
         there = {key: written_by(c) for (key, _), c in self.study.cells.items()}
-        keys = {key for key, what in there.items() if what == wanted}
-        found, bare = dict[str, Run](), False
-        for id, lines in self.study.lines.items():
-            if any(key in line for line in lines for key in keys):
-                for run in self.study.runs(id):
-                    if run.key in keys and len(run.paths) == cell.n:
-                        bare = bare or answers_only(run)
-                        found |= {} if answers_only(run) else {id: run}
-        if found:
+        runs = [
+            run
+            for key, own in self.samples.items()
+            if there[key] == wanted
+            for run in own.values()
+            if len(run.paths) == cell.n
+        ]
+        if found := {run.id: run for run in runs if not answers_only(run)}:
             return found
-        if bare:
+        if runs:
             raise UserError(
                 f"{self.folder} keeps the answers of its solutions only; --replay "
                 "needs the records before `pfref pack --answers`"
