@@ -124,7 +124,7 @@ def test_small_pictures_are_the_same_pictures() -> None:
 def test_printed_pieces_are_joined() -> None:
     piece = {"output_type": "stream", "name": "stdout", "text": ["a\n"]}
     assert joined([dict(piece), dict(piece), PNG, dict(piece)]) == [
-        piece | {"text": "a\na\n"},
+        piece | {"text": ["a\n", "a\n"]},
         PNG,
         piece,
     ]

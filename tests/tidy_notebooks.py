@@ -35,7 +35,8 @@ def joined(outputs: list[dict]) -> list[dict]:
             and output["output_type"] == "stream"
             and found[-1].get("name") == output["name"]
         ):
-            found[-1]["text"] = "".join(found[-1]["text"]) + "".join(output["text"])
+            whole = "".join(found[-1]["text"]) + "".join(output["text"])
+            found[-1]["text"] = whole.splitlines(keepends=True)
         else:
             found.append(output)
     return found
