@@ -12,7 +12,7 @@ from typing import Any
 
 from .arguments import parser
 from .errors import UserError
-from .inputs import read_problems
+from .inputs import check_place, read_problems
 from .options import options_of
 from .printing import Progress, as_json, as_text, told
 from .settings import Settings
@@ -46,15 +46,9 @@ def check_files(a: argparse.Namespace, settings: Settings) -> None:
         raise UserError(
             f"cannot draw {a.plot}: give a name that ends in .png, .svg or .pdf"
         )
-    if a.plot and not a.plot.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {a.plot.parent} to draw in")
-    if a.html and a.html.is_dir():
-        raise UserError(f"{a.html} is a folder; give the page a name, such as run.html")
-    if a.html and not a.html.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {a.html.parent} for the page {a.html}")
-    place = a.html and (a.html if a.html.exists() else a.html.absolute().parent)
-    if place and not os.access(place, os.W_OK):
-        raise UserError(f"cannot write {a.html}: permission denied")
+    for file in (a.plot, a.html):
+        if file:
+            check_place(file)
     if a.html and settings.method == "adaptive":
         raise UserError(
             "--html shows one run, and adaptive takes its samples in several; leave it "

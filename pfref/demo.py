@@ -15,6 +15,8 @@ from transformers.utils import logging
 
 from . import LanguageModel, RewardModel, Solution, solve
 from .baselines import greedy
+from .errors import UserError
+from .inputs import check_place
 from .minimath.problems import load_set
 from .plots import save_genealogy
 from .records import bootstrap
@@ -32,6 +34,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, default=Path("genealogy.png"))
     a = parser.parse_args()
+    for flag, value in (("--rows", a.rows), ("--particles", a.particles)):
+        if value < 1:
+            parser.error(f"{flag} is at least 1, not {value}")
+    try:
+        check_place(a.plot)
+    except UserError as error:
+        parser.error(str(error))
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
@@ -91,7 +100,10 @@ def main() -> None:
         gained or range(len(texts)), key=lambda k: len(runs[filtered][k].trace.ess)
     )
     example = runs[filtered][shown]
-    save_genealogy(example, a.plot)
+    try:
+        save_genealogy(example, a.plot)
+    except UserError as error:
+        parser.error(str(error))
     print(
         f"\n{texts[shown]}\n\n{example.chosen.text if example.chosen else NONE_LEFT}"
         f"\n\nIts {a.particles} particles are drawn in {a.plot}."

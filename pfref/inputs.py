@@ -1,8 +1,11 @@
-"""Files of problems: plain text, JSON Lines or CSV."""
+"""Files that a user names: of problems, as plain text, JSON Lines or CSV, and those to
+write.
+"""
 
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +107,14 @@ def from_table(file: Path, text: str, delimiter: str) -> list[str]:
         )
     found = [row[column].strip() for row in rows[1:] if len(row) > column]
     return [problem for problem in found if problem]
+
+
+def check_place(file: Path) -> None:
+    """Raises UserError if `file` cannot be written: before the work, not after it."""
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; name a file in it")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {file.parent} for {file.name}")
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        raise UserError(f"cannot write {file}: permission denied")

@@ -38,7 +38,8 @@ OPTIONS = {
     for option in (*fields(Settings), *fields(Proposal))
     if option.name != "proposal"
 }
-READERS = {int: int, float: number, str: escaped, tuple: numbers}
+READERS = {int: int, float: number, str: str, tuple: numbers}
+ESCAPED = ("delimiter",)  # whose flags take \\n; others may hold LaTeX
 WORDS = {
     int: "a whole number",
     float: "a finite number",
@@ -65,7 +66,7 @@ def add_options(group: Any, kind: type) -> None:
             *(["-n"] if option.name == "particles" else []),
             *names,
             default=default,
-            type=READERS[kind_of(option.type)],
+            type=escaped if option.name in ESCAPED else READERS[kind_of(option.type)],
             choices=option.metadata["choices"] or None,
             help=what.replace("%", "%%"),
         )

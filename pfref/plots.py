@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .errors import UserError
 from .weights import normalise
 
 COLOURS = (
@@ -116,7 +117,9 @@ def genealogy(
 
 
 def save_genealogy(solution: Any, file: str | Path) -> None:
-    """The genealogy of a `Solution`, as a picture file."""
+    """The genealogy of a `Solution`, as a picture file. Raises UserError if that cannot
+    be written.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -127,4 +130,12 @@ def save_genealogy(solution: Any, file: str | Path) -> None:
         [p.answer for p in solution.particles],
         f"{len(solution.particles)} particles, answer {solution.answer}",
     )
-    axes.figure.savefig(file, dpi=150, facecolor="white")
+    saved(axes.figure, file, dpi=150, facecolor="white")
+
+
+def saved(figure: Any, file: str | Path, **options: Any) -> None:
+    """Raises UserError if the picture cannot be written."""
+    try:
+        figure.savefig(file, **options)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from error

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -57,9 +57,39 @@ class Progress:
         self.open = False
 
 
-def told(failures: dict[int, str]) -> list[str]:
-    """One line a cause, with the numbers of its problems."""
-    by_cause: dict[str, list[int]] = {}
+def watching(progress: Any, pair: Any) -> Callable[[Any], None] | None:
+    """Shows beside the bar how many requests are in flight, less often than steps come;
+    None if nothing is served.
+    """
+    from .client import in_flight
+
+    if progress.disable or not in_flight(*pair):
+        return None
+    shown = time.monotonic()
+
+    def watch(step: Any) -> None:
+        nonlocal shown
+        progress.set_postfix_str(in_flight(*pair), refresh=False)
+        if time.monotonic() - shown >= progress.mininterval:
+            shown = time.monotonic()
+            progress.refresh()
+
+    return watch
+
+
+def bar(particles: int, quiet: bool) -> Any:
+    """A progress bar over particles: they are what takes time. TQDM_DISABLE=1 turns it
+    off too.
+    """
+    from tqdm import tqdm
+
+    hidden = dict(disable=True) if quiet else {}
+    return tqdm(total=particles, unit=" particles", smoothing=0.05, **hidden)
+
+
+def told(failures: Mapping[Any, str]) -> list[str]:
+    """One line a cause, with the numbers or ids of its problems."""
+    by_cause: dict[str, list[Any]] = {}
     for number in sorted(failures):
         by_cause.setdefault(failures[number], []).append(number)
     lines = []
@@ -73,11 +103,15 @@ def told(failures: dict[int, str]) -> list[str]:
 
 
 def as_json(found: Any, number: int) -> str:
-    """One line. A reward of minus infinity, beyond the reward model's context, becomes
-    null: JSON has no infinity.
+    """One line. What is not finite, such as the reward of a text beyond the reward
+    model's context, becomes null: JSON has no infinity.
     """
+
+    def finite(x: float | None) -> float | None:
+        return x if x is not None and math.isfinite(x) else None
+
     particles = [
-        asdict(p) | dict(reward=p.reward if math.isfinite(p.reward) else None)
+        asdict(p) | dict(reward=finite(p.reward), confidence=finite(p.confidence))
         for p in found.particles
     ]
     record = dict(
@@ -86,7 +120,7 @@ def as_json(found: Any, number: int) -> str:
         answer=found.answer,
         solution=found.chosen.text,
         votes=found.votes,
-        log_evidence=found.log_evidence,
+        log_evidence=finite(found.log_evidence),
         cost=asdict(found.cost),
         particles=particles,
     )

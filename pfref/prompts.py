@@ -227,7 +227,16 @@ def unused(text: str) -> str:
 
 
 def refuse_unknown(tokenizer: Any, texts: list[str], place: str) -> None:
-    """Raises UserError if the user's words hold one that the tokenizer cannot write."""
+    """Raises UserError if the user's words hold one that the tokenizer cannot write, or
+    half a character.
+    """
+    try:
+        _ = [text.encode() for text in texts]
+    except UnicodeEncodeError as error:
+        broken = error.object[error.start : error.end]
+        raise UserError(
+            f"the text holds {broken!r}, which is no character; save it as UTF-8"
+        ) from error
     unknown = tokenizer.unk_token_id
     if unknown is None:
         return

@@ -31,6 +31,7 @@ class Cost:
     lm_calls: int
     prm_calls: int
     seconds: float
+    scored_prompt_tokens: int = 0  # of the scored ones
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ class Harvest:
     prompted: list[int] = field(init=False)
     generated: list[int] = field(init=False)
     scored: list[int] = field(init=False)
+    scored_prompts: list[int] = field(init=False)
     lm_calls: int = 0
     prm_calls: int = 0
 
@@ -174,7 +176,7 @@ class Harvest:
         self.particles, self.runs = [[] for _ in range(count)], [0] * count
         self.evidence, self.trace = [None] * count, [None] * count
         self.generated, self.scored = [0] * count, [0] * count
-        self.prompted = [0] * count
+        self.prompted, self.scored_prompts = [0] * count, [0] * count
 
     def add(
         self,
@@ -203,6 +205,7 @@ class Harvest:
             spent = state.paths.generated[first : first + copies]
             self.generated[k] += int(spent.sum())
             self.scored[k] += int(state.judgement.scored[place])
+            self.scored_prompts[k] += len(state.judgement.prompts[place])
         self.lm_calls += state.paths.work.calls
         self.prm_calls += state.judgement.cache.calls
 
@@ -240,6 +243,7 @@ class Harvest:
                 self.lm_calls,
                 self.prm_calls,
                 seconds,
+                self.scored_prompts[k],
             ),
         )
 

@@ -47,7 +47,7 @@ ROOMS = {
     "Studies: from a recipe to records": (
         *("study/arguments", "study/commands", "study/recipe", "study/tasks"),
         *("study/experiment", "study/estimate", "study/memory", "study/journal"),
-        *("study/records", "study/replay"),
+        *("study/records", "study/archive", "study/replay"),
     ),
     "Studies: right or wrong": (
         *("study/grades", "study/grading", "study/spelling", "study/structure"),

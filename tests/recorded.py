@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from pfref.solver import Cost, Particle
 from pfref.study.experiment import headers
 from pfref.study.recipe import Cell, Recipe
-from pfref.study.records import Run, Study, Written, decode, encode
+from pfref.study.records import Run, Study, Written, decode, encode, mark
 from pfref.study.tasks import Item
 
 RECIPE = """
@@ -85,7 +86,8 @@ def pretend(
                 path_of(str(digits[k] % 5), digits[k] / 10 - 10, digits[k])
                 for k in range(cell.n)
             ]
-            runs.append(run_of(cell.key, item.id, paths))
+            found = run_of(cell.key, item.id, paths)
+            runs.append(replace(found, text=mark(item.problem)))
         note(runs)
 
 
@@ -118,7 +120,7 @@ def assert_same(a: Sequence[Run], b: Sequence[Run]) -> None:
     """
     assert len(a) == len(b)
     for one, other in zip(a, b, strict=True):
-        for name in ("key", "id", "ancestors", "counts", "failed"):
+        for name in ("key", "id", "ancestors", "counts", "failed", "text"):
             assert getattr(one, name) == getattr(other, name)
         assert chosen_steps(one) == chosen_steps(other)
         for x, y in zip(one.paths, other.paths, strict=True):

@@ -22,9 +22,10 @@ from pfref import UserError
 from pfref.__main__ import main
 from pfref.minimath.problems import load_set
 from pfref.study import experiment
+from pfref.study.archive import pack
 from pfref.study.experiment import run
 from pfref.study.recipe import Recipe
-from pfref.study.records import Run, pack, read
+from pfref.study.records import Run, read
 from tests.recorded import RECIPE, assert_same, pretend, runs_of
 
 ROOT = Path(__file__).parents[1]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pfref.__main__ import main
 from pfref.errors import UserError
-from pfref.inputs import read_objects, read_problems
+from pfref.inputs import check_place, read_objects, read_problems
 
 
 def written(folder: Path, name: str, text: str | bytes) -> Path:
@@ -87,3 +88,25 @@ def test_objects(tmp_path: Path) -> None:
 def test_what_is_no_object(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_objects(written(tmp_path, "p.jsonl", text))
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    check_place(tmp_path / "new.png")
+    (tmp_path / "old.png").touch()
+    check_place(tmp_path / "old.png")
+    for file, message in (
+        (tmp_path, "is a folder; name a file in it"),
+        (tmp_path / "nowhere/new.png", "there is no folder"),
+        (tmp_path / "old.png/new.png", "there is no folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_place(file)
+
+
+@pytest.mark.parametrize("text", ["Compute \udcff.", "\ud800"])
+def test_half_a_character(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a terminal in another encoding passes it on, or as JSON writes it."""
+    assert main(["solve", text, "-n", "2", "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert "which is no character; save it as UTF-8" in err
+    assert len(err.splitlines()) == 1

@@ -40,6 +40,11 @@ def test_flags_reach_the_settings() -> None:
     )
 
 
+def test_latex_in_a_system_prompt_stays() -> None:
+    words = ["solve", "--system", r"In \boxed{}, with \text, \neq, \times.", "2+3"]
+    assert options_of(parser().parse_args(words)).system == words[2]
+
+
 MODELS = (
     "revision endpoint endpoint_model dialect in_flight chat_template_args prm "
     "prm_revision prm_family prm_separator prm_endpoint prm_endpoint_model prm_noise "

@@ -38,6 +38,11 @@ GOOD = dict(task="minimath", data="minimath500", budgets=[1], seeds=[0])
         (dict(budgets=[4, 4]), "names one number twice"),
         (dict(seeds="0"), "seeds is a list"),
         (dict(limit=-1), "limit is at least 0"),
+        (dict(prm_noise="0.5"), "prm_noise is a finite number, not '0.5'"),
+        (dict(prm_noise=float("nan")), "prm_noise is a finite number, not nan"),
+        (dict(prm_noise=True), "prm_noise is a finite number, not True"),
+        (dict(prm=7), "prm is a text in quotes, not 7"),
+        (dict(chat_template_args="x"), "chat_template_args is a table, not 'x'"),
     ],
 )
 def test_mistakes_in_a_recipe(change, message) -> None:

@@ -68,6 +68,28 @@ def test_a_line_keeps_a_run() -> None:
     assert back.weights == [0.5, 0.0, 0.333333]
 
 
+def test_no_weight_is_lost_when_packed() -> None:
+    """The least weight decides if nobody else has an answer."""
+    one = run_of("k", "p", [path_of(None), path_of("5")], [1 - 3e-7, 3e-7])
+    (again,) = decode(json.loads(encode([one], digits=4)))
+    assert again.weights == [1.0, 3e-7]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id":"0\\x","steps":[],"paths":[],"runs":[]}',
+        '{"session":{"schema":1,"time":"2026"}}',
+        '{"session":{}}',
+        "[]",
+    ],
+)
+@pytest.mark.parametrize("check", [True, False])
+def test_a_damaged_line_is_counted(tmp_path, line: str, check: bool) -> None:
+    (tmp_path / "records.jsonl").write_text(line + "\n")
+    assert read(tmp_path, check).damaged == 1
+
+
 def test_records_of_a_newer_format_are_refused(tmp_path) -> None:
     line = json.dumps(dict(session=dict(schema=SCHEMA + 1)))
     (tmp_path / "records.jsonl").write_text(line + "\n")

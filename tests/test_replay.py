@@ -11,8 +11,9 @@ import pytest
 from pfref import RewardModel, pair
 from pfref.__main__ import main
 from pfref.minimath.problems import load_set
+from pfref.study.archive import pack
 from pfref.study.recipe import Recipe
-from pfref.study.records import Run, encode, pack
+from pfref.study.records import Run, encode
 from pfref.study.replay import Replay
 from tests.recorded import RECIPE, assert_same, runs_of
 

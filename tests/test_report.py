@@ -12,10 +12,11 @@ import pytest
 from pfref import UserError
 from pfref.__main__ import main
 from pfref.minimath.problems import load_set
+from pfref.study.archive import pack
 from pfref.study.curves import curves
 from pfref.study.grades import grade
 from pfref.study.recipe import Cell, Recipe
-from pfref.study.records import Run, Written, pack
+from pfref.study.records import Run, Written
 from pfref.study.report import report_on
 from pfref.study.tables import as_text
 from tests.recorded import RECIPE, path_of, run_of, write_study
@@ -131,6 +132,56 @@ def test_a_probe_costs_no_tokens(tmp_path: Path) -> None:
     report = report_on(tmp_path)
     for n in (1, 2, 4):
         assert row(report, "best-of-N", n)["tokens"] == pytest.approx(10 * n)
+
+
+def test_a_reward_model_with_a_prompt_of_its_own(tmp_path: Path) -> None:
+    """Of 42 scored tokens its prompt has 2; the policy's has 5."""
+
+    def own(cell: Cell) -> list[Run]:
+        return [replace(run, counts=(5, 40, 42, 2)) for run in made_up(cell)]
+
+    (tmp_path / "r.toml").write_text(RECIPE)
+    write_study(tmp_path, Recipe.read(str(tmp_path / "r.toml")), own)
+    report = report_on(tmp_path)
+    for n in (1, 2, 4):
+        assert row(report, "best-of-N", n)["tokens"] == pytest.approx(20 * n + 2)
+
+
+def test_methods_that_share_no_problem(tmp_path: Path, capsys) -> None:
+    """Nothing is said of their difference, and JSON has no NaN."""
+
+    def parted(cell: Cell) -> list[Run]:
+        found = made_up(cell)
+        return found[:1] if cell.label == "samples" else found[1:]
+
+    (tmp_path / "r.toml").write_text(RECIPE)
+    write_study(tmp_path, Recipe.read(str(tmp_path / "r.toml")), parted)
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert report["differences"] == [] and len(report["rows"]) > 5
+
+
+def test_equal_tokens_are_those_of_the_shared_problems(tmp_path: Path) -> None:
+    """The filter's second problem is dear, and the samples were not run on it."""
+
+    def parted(cell: Cell) -> list[Run]:
+        found = made_up(cell)
+        if cell.label == "samples":
+            return found[:1]
+        dear = replace(found[1], counts=(5, 10**6, 0))
+        return [replace(found[0], counts=(5, 20, 25)), dear]
+
+    (tmp_path / "r.toml").write_text(RECIPE)
+    write_study(tmp_path, Recipe.read(str(tmp_path / "r.toml")), parted)
+    found = [d for d in report_on(tmp_path)["differences"] if d["at"] == "tokens"]
+    best = [d for d in found if d["rival"] == "best-of-N"]
+    # 45 tokens are those of best-of-2, which is right half the time on problem 1.
+    assert {d["n"] for d in best} == {2, 4}
+    here = row(report_on(tmp_path), "best-of-N", 2)
+    assert here["tokens"] == 45
+    mine = {d["n"]: d["mean"] for d in best}
+    solved = {2: 0.0, 4: 1.0}  # the first problem by the filter
+    assert mine == {n: pytest.approx(solved[n] - here["accuracy"]) for n in solved}
 
 
 def test_differences_by_hand(folder) -> None:

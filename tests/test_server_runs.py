@@ -12,7 +12,7 @@ import pytest
 from pfref import client
 from pfref.__main__ import main
 from pfref.lm import LanguageModel
-from pfref.study.experiment import watching
+from pfref.printing import watching
 from tests.recorded import assert_same, runs_of
 from tests.served import Served
 
@@ -124,4 +124,4 @@ def test_one_server_is_not_taken_for_two_models(
     assert "give it an endpoint of its own" in capsys.readouterr().err
     recipe.write_text("endpoint = 8000\n" + RECIPE)
     assert main(["run", str(recipe), *out]) == 2
-    assert "endpoint is an address in quotes, not 8000" in capsys.readouterr().err
+    assert "endpoint is a text in quotes, not 8000" in capsys.readouterr().err

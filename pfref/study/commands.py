@@ -85,7 +85,8 @@ def report(a: argparse.Namespace) -> None:
         skip=a.skip,
         limit=a.limit,
     )
-    print(json.dumps(found, indent=1) if a.json else as_text(found))
+    text = json.dumps(found, indent=1, allow_nan=False) if a.json else as_text(found)
+    print(text)
     if a.plot:
         from .curves import save_curves
 
@@ -93,7 +94,7 @@ def report(a: argparse.Namespace) -> None:
 
 
 def pack(a: argparse.Namespace) -> None:
-    from .records import pack as pack_records
+    from .archive import pack as pack_records
 
     file, size = pack_records(a.folder, a.out, a.answers)
     print(f"{file}: {size / 1e6:.1f} MB")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..plots import COLOURS as FEWER
+from ..plots import saved
 
 # With markers, so that no line is known by its colour alone.
 COLOURS = (*FEWER, "#000000")
@@ -27,7 +28,7 @@ def save_curves(report: dict[str, Any], folder: Path) -> list[Path]:
         figure = plt.figure(figsize=(8, 5), layout="constrained")
         curves(report, x, axes=figure.gca())
         files.append(folder / f"accuracy-by-{x}.svg")
-        figure.savefig(files[-1])
+        saved(figure, files[-1])
         plt.close(figure)
     return files
 

@@ -84,7 +84,7 @@ def known_costs(study: Study) -> dict[str, dict[int, tuple[float, float]]]:
 
 
 def cost_of(run: Run) -> tuple[float, float]:
-    return float(sum(run.counts[1:])), run.batch[3] / run.batch[0]
+    return float(sum(run.counts[1:3])), run.batch[3] / run.batch[0]
 
 
 def probe(cell: Cell, todo: Plan, models: Models) -> tuple[float, float]:

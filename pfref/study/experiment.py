@@ -5,17 +5,17 @@ problem, so that a run that was stopped goes on where it was.
 import datetime
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..printing import bar, told, watching
 from .journal import Journal
 from .memory import fitting
 from .recipe import Cell, Recipe
-from .records import SCHEMA, Run, Study, encode, read, run_of
+from .records import SCHEMA, Run, Study, encode, mark, read, run_of
 from .replay import Replay
 from .tasks import TASKS, Item, Task, load_items
 
@@ -46,6 +46,7 @@ def plan(recipe: Recipe, study: Study, part: tuple[int, int] = (1, 1)) -> Plan:
         check(cell)
     check_servers(recipe.cells)
     items = load_items(recipe.data, recipe.limit, recipe.skip)
+    study.check(items)
     texts = list(dict.fromkeys(item.problem for item in items))
     own = set(texts[part[0] - 1 :: part[1]])
     done, left = study.done, []
@@ -140,6 +141,7 @@ def run(
         todo = plan(recipe, study, part)
         todo = replay.among(todo) if replay else todo
         models, recorded = Models(replay), set(study.done)
+        failed: dict[str, str] = {}
         # What is not there, or does not fit, is told before any work.
         if todo.left and fleet is None:
             first = todo.left[0][0].models
@@ -149,24 +151,26 @@ def run(
                     fitting(cell, lm, prm, ())
         if todo.left or study.asked != asked(recipe):
             journal.append(headers(recipe, study, part, command))
-        with bar(todo, quiet) as progress:
+        with bar(todo.particles, quiet) as progress:
 
             def note(runs: Sequence[Run]) -> None:
                 fresh = [run for run in runs if (run.key, run.id) not in recorded]
                 journal.append(encode([run]) for run in fresh)
                 recorded.update((run.key, run.id) for run in fresh)
+                failed.update((run.id, run.failed) for run in fresh if run.failed)
                 progress.update(sum(max(1, len(run.paths)) for run in fresh))
 
             if fleet and todo.left:
                 fleet.run(todo.left, todo.task, note)
-                return len(recorded) - len(study.done)
-            for cell, items in todo.left:
+            for cell, items in todo.left if fleet is None else ():
                 seed = cell.settings.seed
                 progress.set_description(f"{cell.label}, N = {cell.n}, seed {seed}")
                 pair = models(cell.models)
                 watch = watching(progress, pair)
                 for some in replay.rounds(cell, items) if replay else (items,):
                     run_cell(cell, some, todo.task, pair, note, watch)
+        for line in told(failed):
+            print(f"pfref: {line}; counted as not solved", file=sys.stderr)
         return len(recorded) - len(study.done)
 
 
@@ -190,7 +194,7 @@ def run_cell(
     problems = [item.problem for item in items]
     failed = unreadable(lm, prm, problems, cell.settings.system)
     if failed:
-        note([failure(cell.key, items[k].id, reason) for k, reason in failed.items()])
+        note([failure(cell.key, items[k], reason) for k, reason in failed.items()])
     readable = [item for k, item in enumerate(items) if k not in failed]
     batch = fitting(cell, lm, prm, [item.problem for item in readable])
     noted: set[str] = set()
@@ -236,8 +240,20 @@ def solve_cell(
     solve(texts, lm, prm, task=task, done=done, watch=watch, **options)
 
 
-def failure(key: str, id: str, reason: str) -> Run:
-    return Run(key, id, [], [], None, None, None, (0, 0, 0), (1, 0, 0, 0.0), reason)
+def failure(key: str, item: Item, reason: str) -> Run:
+    return Run(
+        key,
+        item.id,
+        paths=[],
+        weights=[],
+        chosen=None,
+        log_evidence=None,
+        ancestors=None,
+        counts=(0, 0, 0),
+        batch=(1, 0, 0, 0.0),
+        failed=reason,
+        text=mark(item.problem),
+    )
 
 
 def asked(recipe: Recipe) -> list[list[str]]:
@@ -267,33 +283,3 @@ def headers(
         if study.cells.get((header["cell"], header["label"])) != header
     ]
     return [json.dumps(line) for line in (dict(session=session), *new)]
-
-
-def watching(progress: Any, pair: Any) -> Callable[[Any], None] | None:
-    """Shows beside the bar how many requests are in flight, less often than steps come;
-    None if nothing is served.
-    """
-    from ..client import in_flight
-
-    if progress.disable or not in_flight(*pair):
-        return None
-    shown = time.monotonic()
-
-    def watch(step: Any) -> None:
-        nonlocal shown
-        progress.set_postfix_str(in_flight(*pair), refresh=False)
-        if time.monotonic() - shown >= progress.mininterval:
-            shown = time.monotonic()
-            progress.refresh()
-
-    return watch
-
-
-def bar(todo: Plan, quiet: bool) -> Any:
-    """A progress bar over particles: they are what takes time. TQDM_DISABLE=1 turns it
-    off too.
-    """
-    from tqdm import tqdm
-
-    hidden = dict(disable=True) if quiet else {}
-    return tqdm(total=todo.particles, unit=" particles", smoothing=0.05, **hidden)

@@ -50,7 +50,12 @@ class Row:
     @property
     def cost(self) -> float:
         """Counted tokens a problem."""
-        return float(np.nanmean(over_seeds(self.tokens)))
+        return self.cost_on(np.full(self.tokens.shape[1], True))
+
+    def cost_on(self, problems: Any) -> float:
+        """On some of the problems, (problems,) bool; nan if none of them was run."""
+        own = over_seeds(self.tokens)[problems]
+        return float(own[~np.isnan(own)].mean()) if not np.isnan(own).all() else np.nan
 
 
 def over_seeds(x: Array) -> Array:
@@ -68,6 +73,7 @@ class Grades:
     study: Study
     task: str
     data: str
+    failed: dict[str, str] = field(default_factory=dict)  # why, of unreadable problems
 
     def of(self, method: str) -> list[Row]:
         """A method's rows, by budget."""
@@ -111,7 +117,9 @@ def grade(
     by_key: dict[str, list[dict[str, Any]]] = {}
     for cell in cells.values():
         by_key.setdefault(cell["cell"], []).append(cell)
+    study.check(items)
     table = Table(items, sorted({cell["seed"] for cell in cells.values()}))
+    failed: dict[str, str] = {}
     sizes = {cell["n"] for cell in cells.values()}
     sizes |= {2**k for k in range(max(sizes).bit_length())}
     order = {key: k for k, key in enumerate(by_key)}  # the recipe's
@@ -119,10 +127,12 @@ def grade(
         reader = Reader(task, item)
         runs = [run for run in study.runs(item.id) if run.key in order]
         for run in sorted(runs, key=lambda run: order[run.key]):
+            if run.failed:
+                failed[item.id] = run.failed
             for cell in by_key[run.key]:
                 for result in results(run, cell, reader, sorted(sizes), choices):
                     table.note(p, cell, *result)
-    return Grades(items, table.rows, study, task.name, data)
+    return Grades(items, table.rows, study, task.name, data, failed)
 
 
 @dataclass
@@ -198,7 +208,7 @@ def results(
     if method == "samples":
         yield from sampled(run, label, reader, sizes, cell["n"])
         return
-    _, generated, scored = run.counts
+    _, generated, scored = run.counts[:3]
     cost = float(generated + (0 if method in ALONE else scored))
     own = cell["settings"]["choose"] or ANSWERS[method]
     numbers = [reader.answer(path) for path in run.paths]
@@ -233,9 +243,10 @@ def sampled(
     }
     told = all(path.confidence is not None for path in run.paths)
     lengths = np.array([path.tokens for path in run.paths], dtype=float)
-    prompt, generated, scored = run.counts
-    # A probe reads nothing of its own, the prompt neither.
-    read = prompt if scored else 0
+    prompt, generated, scored, *more = run.counts
+    # Of the scored ones the prompt; older records have the policy's only. A probe reads
+    # nothing of its own, the prompt neither.
+    read = more[0] if more else prompt if scored else 0
     per_token = (scored - read) / max(1, generated)
     for n in (n for n in sizes if n <= largest):
         whole = n == largest

@@ -17,6 +17,7 @@ Imports nothing slow.
 
 import hashlib
 import json
+import math
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,11 @@ ONCE = ("greedy",)  # the same for every budget and seed
 OWN = ("label", "budgets", "seeds", "bar")  # of a method, beside options and models
 TOP = ("task", "data", "skip", "limit", "budgets", "seeds", "settings", "method")
 ENDPOINTS = ("endpoint", "prm_endpoint")  # addresses of servers
+KINDS: dict[str, tuple[Any, str]] = {  # of entries for models; the others are texts
+    "in_flight": (int, "a whole number"),
+    "prm_noise": (int | float, "a finite number"),
+    "chat_template_args": (dict, "a table"),
+}
 # What changes neither the particles nor their weights. A batch does not in float32.
 OUTSIDE = ("batch", "choose", "device", "prm_device", "dialect", "in_flight")
 
@@ -129,7 +135,8 @@ class Recipe:
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read the recipe {file}: {error}") from error
         table |= {k: v for k, v in changes.items() if v is not None}
-        if (data := Path(str(table.get("data", "")))).suffix and not data.is_absolute():
+        data = Path(str(table.get("data", "")))
+        if data.suffix and not data.is_absolute() and changes.get("data") is None:
             beside = file.parent / data  # a file is looked for beside its recipe first
             table["data"] = str(beside if beside.exists() else data)
         try:
@@ -189,9 +196,12 @@ def cells_of(
     }
     if models["in_flight"] is not None:
         whole("in_flight", models["in_flight"], 1)
-    for name in ENDPOINTS:
-        if not isinstance(models[name], str | None):
-            raise UserError(f"{name} is an address in quotes, not {models[name]!r}")
+    for name, value in models.items():
+        kind, word = KINDS.get(name, (str, "a text in quotes"))
+        wrong = isinstance(value, bool) or not isinstance(value, kind)
+        wrong |= isinstance(value, float) and not math.isfinite(value)
+        if value is not None and wrong:
+            raise UserError(f"method {label!r}: {name} is {word}, not {value!r}")
     named = {k: v for k, v in method.items() if k not in (*OWN, *models)}
     try:
         settings = settings_from(named, common)

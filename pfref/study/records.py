@@ -6,6 +6,7 @@ A file holds three kinds of lines.
     {"session": ..}  a run began: machine, versions, and the cells it means to run
     {"cell": ..}     a cell's key with its label, budget, seed, models and settings
     {"id": ..}       a problem by its id, what was written for it, and by whom:
+      text             a mark of its text: eight digits of a hash
       steps            its distinct step texts
       paths            its distinct solutions: numbers of steps; reward, as log-odds,
                        null for minus infinity; tokens; confidence; finished
@@ -13,27 +14,34 @@ A file holds three kinds of lines.
                        evidence, ancestors, counts and times
 
 Neither problems nor verdicts are in it: answers are read and graded anew from the texts
-by every report. A run writes one line a problem and cell; `pack` makes one line a
-problem of them all, and compresses it.
+by every report. A run writes one line a problem and cell; `archive.pack` makes one line
+a problem of them all, and compresses it.
 """
 
+import hashlib
 import json
 import lzma
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ..errors import UserError
-from .tasks import TASKS, Task
+from .tasks import TASKS, Item, Task
 
 SCHEMA = 1
-PACKED = "records.jsonl.xz"
-NAMED = re.compile(r'\{"id":("(?:[^"\\]|\\.)*"),')  # how a problem's line begins
-BROKEN = (ValueError, KeyError, TypeError, IndexError)  # what damaged lines give
+# How a problem's line begins.
+NAMED = re.compile(r'\{"id":("(?:[^"\\]|\\.)*"),(?:"text":"([0-9a-f]+)",)?')
+TOLD = ("time", "part", "pfref", "environment", "cells")  # by a session
+BROKEN = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+)  # what damaged lines give
 
 
 class Written(NamedTuple):
@@ -57,14 +65,20 @@ class Run:
     chosen: int | None  # the particle whose answer the method gave
     log_evidence: float | None
     ancestors: list[Any] | None  # (T, N); None for a turn without resampling
-    counts: tuple[int, int, int]  # prompt, generated, scored tokens
+    counts: tuple[int, ...]  # prompt, generated, scored tokens; scored prompt
     batch: tuple[int, int, int, float]  # problems, LM and PRM calls, seconds
     failed: str | None = None  # why the problem could not be run at all
+    text: str | None = None  # the mark of the problem's text; older records have none
 
 
-def encode(runs: Sequence[Run], digits: int = 6, least: float = 0.0) -> str:
+def mark(problem: str) -> str:
+    """Tells a problem's text from another."""
+    return hashlib.sha256(problem.encode("utf-8", "replace")).hexdigest()[:8]
+
+
+def encode(runs: Sequence[Run], digits: int = 6) -> str:
     """One line for runs on the same problem, with weights to so many significant
-    digits, and 0 for those below `least`.
+    digits.
     """
     steps: dict[str, int] = {}
     paths: dict[tuple[Any, ...], int] = {}
@@ -78,7 +92,7 @@ def encode(runs: Sequence[Run], digits: int = 6, least: float = 0.0) -> str:
             row = (tuple(numbers), reward, path.tokens, sure, int(path.finished))
             members.append(paths.setdefault(row, len(paths)))
         own: dict[str, Any] = dict(key=run.key, particles=members)
-        weights = [float(f"{w:.{digits}g}") if w >= least else 0.0 for w in run.weights]
+        weights = [float(f"{w:.{digits}g}") for w in run.weights]
         own["weights"] = weights[0] if len(set(weights)) == 1 else weights
         for name in ("chosen", "ancestors", "failed"):
             if getattr(run, name) is not None:
@@ -88,7 +102,10 @@ def encode(runs: Sequence[Run], digits: int = 6, least: float = 0.0) -> str:
         own["counts"] = run.counts
         own["batch"] = (*run.batch[:3], round(run.batch[3], 3))
         lines.append(own)
-    whole = dict(id=runs[0].id, steps=list(steps), paths=list(paths), runs=lines)
+    whole: dict[str, Any] = dict(id=runs[0].id)
+    if text := next((run.text for run in runs if run.text), None):
+        whole["text"] = text
+    whole |= dict(steps=list(steps), paths=list(paths), runs=lines)
     return json.dumps(whole, separators=(",", ":"), allow_nan=False)
 
 
@@ -121,6 +138,7 @@ def decode(line: dict[str, Any]) -> Iterator[Run]:
             tuple(run["counts"]),
             tuple(run["batch"]),
             run.get("failed"),
+            line.get("text"),
         )
 
 
@@ -144,21 +162,13 @@ def run_of(key: str, id: str, solution: Any) -> Run:
         at[0] if at else None,
         solution.log_evidence,
         lines_of_descent(getattr(solution.trace, "ancestors", None)),
-        (cost.prompt_tokens, cost.generated_tokens, cost.scored_tokens),
+        (
+            *(cost.prompt_tokens, cost.generated_tokens, cost.scored_tokens),
+            cost.scored_prompt_tokens,
+        ),
         (cost.problems, cost.lm_calls, cost.prm_calls, seconds),
+        text=mark(solution.problem),
     )
-
-
-def bare(run: Run, task: Task) -> Run:
-    """Without its texts, but for their answers."""
-
-    def box(path: Written) -> Written:
-        answer = task.answer("".join(path.steps))
-        text = f"\\boxed{{{answer}}}" if answer else ""
-        kept = text if task.answer(text) == answer else path.steps[-1]
-        return path._replace(steps=(kept,))
-
-    return replace(run, paths=[box(path) for path in run.paths])
 
 
 def lines_of_descent(ancestors: Any) -> list[Any] | None:
@@ -178,6 +188,7 @@ class Study:
     cells: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     lines: dict[str, list[str]] = field(default_factory=dict)  # by problem, as written
     done: set[tuple[str, str]] = field(default_factory=set)  # key and problem
+    texts: dict[str, str] = field(default_factory=dict)  # the problems' marks
     damaged: int = 0  # lines that could not be read
 
     def runs(self, id: str) -> Iterator[Run]:
@@ -193,6 +204,15 @@ class Study:
                 if run.key not in seen:
                     seen.add(run.key)
                     yield run
+
+    def check(self, items: Sequence[Item]) -> None:
+        """Raises UserError if a problem is not the one recorded under its id."""
+        for item in items:
+            if self.texts.get(item.id, own := mark(item.problem)) != own:
+                raise UserError(
+                    f"the records hold another problem under the id {item.id!r} than "
+                    "the data; give the data they were made with, or a new --out"
+                )
 
     def task_of(self, run: Run) -> Task:
         cells = (c for (key, _), c in self.cells.items() if key == run.key)
@@ -239,61 +259,35 @@ def read(folder: Path, check: bool = True) -> Study:
 
 
 def take(study: Study, text: str, file: Path, check: bool) -> None:
-    if not check and (found := NAMED.match(text)):
-        study.lines.setdefault(json.loads(found[1]), []).append(text)
-        return
     try:
+        if not check and (found := NAMED.match(text)):
+            note(study, json.loads(found[1]), found[2], text)
+            return
         line = json.loads(text)
-        if "session" in line:
-            if line["session"]["schema"] > SCHEMA:
+        if session := line.get("session"):
+            if session["schema"] > SCHEMA:
                 raise UserError(f"{file} was written by a newer pfref; update this one")
+            _ = [session[name] for name in TOLD]
             study.sessions.append(line)
         elif "cell" in line:
             study.cells[line["cell"], line["label"]] = line
         else:
             _ = line["paths"], line["steps"]
             study.done.update((run["key"], line["id"]) for run in line["runs"])
-            study.lines.setdefault(line["id"], []).append(text)
+            note(study, line["id"], line.get("text"), text)
     except UserError:
         raise
     except BROKEN:
         study.damaged += 1
 
 
+def note(study: Study, id: str, text: str | None, line: str) -> None:
+    study.lines.setdefault(id, []).append(line)
+    if text:
+        study.texts.setdefault(id, text)
+
+
 def opened(file: Path) -> IO[str]:
     if file.suffix == ".xz":
         return lzma.open(file, "rt", encoding="utf-8", errors="replace")
     return file.open(encoding="utf-8", errors="replace")
-
-
-def pack(
-    folder: Path, out: Path | None = None, answers: bool = False
-) -> tuple[Path, int]:
-    """Write a folder's current records as one small file, a line a problem: a text that
-    several methods wrote stands in it once. Weights keep four digits, and none below
-    10^-6. With `answers` no more of a text is kept than its answer, in a box. Returns
-    the file and its size in bytes.
-    """
-    study = read(folder)
-    cells = list(study.current().values())
-    order = {key: k for k, key in enumerate(cell["cell"] for cell in cells)}
-    if not study.lines:
-        raise UserError(f"{folder} holds no records; `pfref run` writes them")
-    out = out or folder / PACKED
-    draft = out.with_name(out.name + ".part")
-    filters = [dict(id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME)]
-    filters[0]["dict_size"] = 1 << 27
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"{out} is no file that can be written; name another")
-    with lzma.open(draft, "wt", encoding="utf-8", filters=filters) as stream:
-        for header in (*study.sessions, *cells):
-            print(json.dumps(header, separators=(",", ":")), file=stream)
-        for id in sorted(study.lines):
-            own = [run for run in study.runs(id) if run.key in order]
-            if answers:
-                own = [bare(run, study.task_of(run)) for run in own]
-            if own:
-                own.sort(key=lambda run: order[run.key])
-                print(encode(own, digits=4, least=1e-6), file=stream)
-    os.replace(draft, out)
-    return out, out.stat().st_size

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..printing import told
 from . import measures
 from .grades import ORACLE, Grades, Row, grade
 from .measures import Array
@@ -67,6 +68,7 @@ def summary(grades: Grades, reference: str | None = None) -> dict[str, Any]:
         seeds=sorted({cell["seed"] for cell in grades.study.current().values()}),
         machines=machines(grades),
         damaged=grades.study.damaged,
+        failed=told(grades.failed),
         reference=reference,
         rows=[described(row, grades, weights) for m in budgets for row in budgets[m]],
         differences=[d for m in rivals for d in differences(ours, budgets[m], weights)],
@@ -138,10 +140,10 @@ def differences(
             found.append(
                 difference(row, rival, "n", row.values - rival.values, weights)
             )
-        if (other := at_tokens(theirs, row.cost)) is not None:
+        if (other := at_tokens(theirs, row)) is not None:
             named = theirs[0]
             found.append(difference(row, named, "tokens", row.values - other, weights))
-    return found
+    return [d for d in found if not math.isnan(d["mean"])]
 
 
 def difference(
@@ -151,12 +153,18 @@ def difference(
     return dict(rival=rival.method, n=row.n, at=at, mean=mean, low=low, high=high)
 
 
-def at_tokens(rows: Sequence[Row], tokens: float) -> Array | None:
-    """(problems,) values at so many counted tokens; None beyond the rows' range."""
-    rows = sorted(rows, key=lambda row: row.cost)
-    for a, b in zip(rows, rows[1:], strict=False):
-        if 0 < a.cost <= tokens <= b.cost and a.cost < b.cost:
-            share = math.log(tokens / a.cost) / math.log(b.cost / a.cost)
+def at_tokens(rows: Sequence[Row], ours: Row) -> Array | None:
+    """(problems,) values of `rows` at as many counted tokens as `ours` took, counted on
+    the problems that all of them have; None beyond the rows' range.
+    """
+    here = ~np.isnan(np.stack([row.values for row in (ours, *rows)])).any(0)
+    tokens = ours.cost_on(here)
+    priced = sorted(
+        ((row.cost_on(here), row) for row in rows), key=lambda pair: pair[0]
+    )
+    for (low, a), (high, b) in zip(priced, priced[1:], strict=False):
+        if 0 < low <= tokens <= high and low < high:
+            share = math.log(tokens / low) / math.log(high / low)
             return (1 - share) * a.values + share * b.values
     return None
 
@@ -174,7 +182,7 @@ def rates(
         return []
     found = []
     for by in ("n", "tokens"):
-        at, there = places(ours, by), places(theirs, by)
+        at, there = places(ours, by, whole), places(theirs, by, whole)
         if not (np.diff(at) > 0).all() or not (np.diff(there) > 0).all():
             continue
         factors = measures.rates(
@@ -198,9 +206,10 @@ def rates(
     return found
 
 
-def places(rows: Sequence[Row], by: str) -> Array:
-    """(budgets,) log2 of n or of counted tokens."""
-    return np.log2(np.array([row.n if by == "n" else row.cost for row in rows], float))
+def places(rows: Sequence[Row], by: str, problems: Any) -> Array:
+    """(budgets,) log2 of n or of counted tokens; nan for a budget that cost none."""
+    sizes = [row.n if by == "n" else row.cost_on(problems) for row in rows]
+    return np.array([math.log2(size) if size > 0 else math.nan for size in sizes])
 
 
 def beyond(x: float) -> float | None:

@@ -121,8 +121,8 @@ def load_items(name: str | Path, limit: int | None = None, skip: int = 0) -> lis
           line with a "problem" or "question" and an "answer" (or a "solution" with it
           in a box), and perhaps "id" or "unique_id", "level", "subject" or "type"
 
-    Raises UserError if there is no such set or file, if it cannot be had or read, or if
-    nothing is left of it.
+    Raises UserError if there is no such set or file, if it cannot be had or read, if
+    two problems have one id, or if nothing is left of it.
     """
     if skip < 0 or (limit is not None and limit < 1):
         raise UserError("skip no fewer than 0 problems and take at least 1")
@@ -144,6 +144,11 @@ def load_items(name: str | Path, limit: int | None = None, skip: int = 0) -> lis
                 "give a .jsonl file"
             )
         items = items_of(str(file), read_objects(file), file.stem)
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise UserError(f"{name} has the id {item.id!r} twice; give each its own")
+        seen.add(item.id)
     if len(items) <= skip:
         raise UserError(f"{name} holds {len(items)} problems: none after {skip}")
     return items[skip:][:limit]

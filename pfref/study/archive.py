@@ -1,0 +1,62 @@
+"""A study's records as one small file, to keep and to share."""
+
+import json
+import lzma
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import UserError
+from .records import Run, Written, encode, read
+from .tasks import Task
+
+PACKED = "records.jsonl.xz"
+
+
+def pack(
+    folder: Path, out: Path | None = None, answers: bool = False
+) -> tuple[Path, int]:
+    """Write a folder's current records as one small file, a line a problem: a text that
+    several methods wrote stands in it once. Weights keep four digits. With `answers` no
+    more of a text is kept than its answer, in a box. Returns the file and its size in
+    bytes. Raises UserError if there are no records, or the file cannot be written.
+    """
+    study = read(folder)
+    cells = list(study.current().values())
+    order = {key: k for k, key in enumerate(cell["cell"] for cell in cells)}
+    if not study.lines:
+        raise UserError(f"{folder} holds no records; `pfref run` writes them")
+    out = out or folder / PACKED
+    draft = out.with_name(out.name + ".part")
+    filters = [dict(id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME)]
+    filters[0]["dict_size"] = 1 << 27
+    if out.is_dir() or not out.parent.is_dir():
+        raise UserError(f"{out} is no file that can be written; name another")
+    try:
+        with lzma.open(draft, "wt", encoding="utf-8", filters=filters) as stream:
+            for header in (*study.sessions, *cells):
+                print(json.dumps(header, separators=(",", ":")), file=stream)
+            for id in sorted(study.lines):
+                own = [run for run in study.runs(id) if run.key in order]
+                if answers:
+                    own = [bare(run, study.task_of(run)) for run in own]
+                if own:
+                    own.sort(key=lambda run: order[run.key])
+                    print(encode(own, digits=4), file=stream)
+        os.replace(draft, out)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UserError(f"cannot write {out}: {error.strerror}") from error
+    return out, out.stat().st_size
+
+
+def bare(run: Run, task: Task) -> Run:
+    """Without its texts, but for their answers."""
+
+    def box(path: Written) -> Written:
+        answer = task.answer("".join(path.steps))
+        text = f"\\boxed{{{answer}}}" if answer else ""
+        kept = text if task.answer(text) == answer else path.steps[-1]
+        return path._replace(steps=(kept,))
+
+    return replace(run, paths=[box(path) for path in run.paths])

@@ -1,0 +1,110 @@
+"""The problems of a study: changed, doubled, unreadable, or somewhere else."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pfref import UserError
+from pfref.__main__ import main
+from pfref.minimath.problems import load_set
+from pfref.study import experiment
+from tests.recorded import RECIPE, pretend
+
+LINES = [dict(problem=p.problem, answer=p.answer) for p in load_set("minimath500")[:4]]
+UNREADABLE = "the prompt is too long"
+
+
+class Reader:
+    """Of models that cannot read one problem."""
+
+    def prompt(self, problem: str, *_: object) -> list[int]:
+        if problem == LINES[1]["problem"]:
+            raise UserError(UNREADABLE)
+        return [0]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a recipe whose runs need no models."""
+    monkeypatch.setattr(experiment, "solve_cell", pretend)
+    monkeypatch.setattr(experiment, "fitting", lambda cell, *_: cell.settings.batch)
+    monkeypatch.setattr(experiment.Models, "__call__", lambda *_: (Reader(), Reader()))
+    monkeypatch.chdir(tmp_path)
+    Path("r.toml").write_text(RECIPE.replace('"minimath500"', '"q.jsonl"'))
+    return tmp_path
+
+
+def write(file: str, lines: list[dict[str, str]]) -> None:
+    Path(file).parent.mkdir(exist_ok=True)
+    Path(file).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_changed_problems_are_not_graded_with_old_solutions(place, capsys) -> None:
+    """Without ids of their own they are named by their places."""
+    write("q.jsonl", LINES[:1] + LINES[2:])
+    assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 0
+    assert main(["report", "a"]) == 0
+    first = capsys.readouterr().out.partition("\n")[2]
+    write("q.jsonl", LINES[2:])
+    for command in (["run", "r.toml", "--out", "a", "--quiet"], ["report", "a"]):
+        assert main(command) == 2
+        assert "another problem under the id 'q/0000'" in capsys.readouterr().err
+    write("q.jsonl", LINES[:1] + LINES[2:])
+    assert main(["report", "a"]) == 0 and capsys.readouterr().out in first
+    # Records that are older than the marks are believed.
+    file = Path("a/records.jsonl")
+    file.write_text(re.sub('"text":"[0-9a-f]{8}",', "", file.read_text()))
+    write("q.jsonl", LINES[2:])
+    assert main(["report", "a"]) == 0
+
+
+def test_a_folder_keeps_the_marks_when_it_is_packed(place, capsys) -> None:
+    write("q.jsonl", LINES[:1])
+    assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 0
+    assert main(["pack", "a", "--answers", "--out", "records.jsonl.xz"]) == 0
+    write("q.jsonl", LINES[2:])
+    assert main(["report", "."]) == 2
+    assert "another problem under the id" in capsys.readouterr().err
+
+
+def test_two_problems_of_one_id(place, capsys) -> None:
+    write("q.jsonl", [line | dict(id="7") for line in LINES[:2]])
+    assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 2
+    assert "has the id '7' twice" in capsys.readouterr().err
+    write("q.jsonl", [LINES[0] | dict(id="7"), LINES[2] | dict(id=7)])  # type: ignore
+    assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 2
+
+
+def test_what_cannot_be_read_is_told(place, capsys) -> None:
+    """By the run and by every report, since it counts as not solved."""
+    write("q.jsonl", LINES[:3])
+    assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 0
+    told = f"problem q/0001: {UNREADABLE}"
+    assert told in capsys.readouterr().err
+    assert main(["report", "a"]) == 0
+    assert f"counted as not solved: {told}" in capsys.readouterr().out
+    assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 0
+    assert UNREADABLE not in capsys.readouterr().err  # not again
+
+
+def test_nothing_could_be_read(place, capsys, recwarn) -> None:
+    write("q.jsonl", LINES[1:2])
+    assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["report", "a", "--json"]) == 0
+    rates = json.loads(capsys.readouterr().out)["rates"]
+    assert {rate["by"] for rate in rates} == {"n"}  # nothing was spent
+    assert not recwarn.list
+
+
+def test_a_file_on_the_command_line_is_where_one_stands(place, capsys) -> None:
+    """One that a recipe names is looked for beside it."""
+    write("q.jsonl", LINES[2:])
+    write("there/q.jsonl", LINES[:1])
+    Path("there/r.toml").write_text(Path("r.toml").read_text())
+    for data, count in (([], 1), (["--data", "q.jsonl"], 2)):
+        out = f"out{count}"
+        assert main(["run", "there/r.toml", "--out", out, "--quiet", *data]) == 0
+        assert capsys.readouterr().out.startswith(f"{6 * count} problems run")
