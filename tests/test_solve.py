@@ -72,6 +72,8 @@ def test_each_token_once_with_resampling_at_every_step(look: int) -> None:
     assert (works[-1].fed_slots == generated) == (look == 1)
     scored = sum(s.cost.scored_tokens for s in found)
     assert seen["prm"] >= scored  # equal but for padding to the longest step
+    for one in found:
+        assert one.cost.scored_prompt_tokens == len(prm.prompt(one.problem))
     if look == 1:
         assert found[0].cost.lm_calls == works[-1].cache.calls
 
