@@ -6,7 +6,7 @@ repository does not hold.
 writes `right.json` beside the records. Problems come in the order of their names.
 
 rows     for each method at its largest N, seed 0: a character a problem, 1 right, 0
-         wrong, - not run
+         wrong, - not run; "METHOD, N = 2" at a smaller one that was run itself
 samples  for each problem a hexadecimal number, its first bit the first sample
 exact    how many of the right samples give the answer letter by letter
 levels   of the problems, a digit each, where the data names them
@@ -30,10 +30,16 @@ def letter(value: float) -> str:
 
 def rows(grades: Grades) -> dict[str, str]:
     order = np.argsort([item.id for item in grades.items])
-    return {  # of one method the last stays
-        method: "".join(letter(x) for x in row.correct[0][order])
-        for (method, n), row in sorted(grades.rows.items(), key=lambda r: r[0][1])
-    }
+    found = {}
+    for (method, n), row in sorted(grades.rows.items(), key=lambda r: r[0][1]):
+        if row is grades.of(method)[-1]:
+            name = method
+        elif not row.derived:  # of samples every smaller budget can be computed
+            name = f"{method}, N = {n}"
+        else:
+            continue
+        found[name] = "".join(letter(x) for x in row.correct[0][order])
+    return found
 
 
 def samples(grades: Grades, items: Sequence[Item]) -> dict[str, Any]:
