@@ -12,13 +12,12 @@ from typing import Any
 
 from .arguments import parser
 from .errors import UserError
-from .inputs import check_place, read_problems
+from .inputs import check_picture, check_place, read_problems
 from .options import options_of
 from .printing import Progress, as_json, as_text, told
 from .settings import Settings
 
 MODELS = ("model", "revision", "prm", "prm_revision", "prm_noise")
-PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 
 
 def run_solve(a: argparse.Namespace) -> None:
@@ -42,13 +41,10 @@ def run_solve(a: argparse.Namespace) -> None:
 
 def check_files(a: argparse.Namespace, settings: Settings) -> None:
     """Can the picture and the page be written? Said now, not after the run."""
-    if a.plot and a.plot.suffix.lower() not in PICTURES:
-        raise UserError(
-            f"cannot draw {a.plot}: give a name that ends in .png, .svg or .pdf"
-        )
-    for file in (a.plot, a.html):
-        if file:
-            check_place(file)
+    if a.plot:
+        check_picture(a.plot)
+    if a.html:
+        check_place(a.html)
     if a.html and settings.method == "adaptive":
         raise UserError(
             "--html shows one run, and adaptive takes its samples in several; leave it "

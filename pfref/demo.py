@@ -16,7 +16,7 @@ from transformers.utils import logging
 from . import LanguageModel, RewardModel, Solution, solve
 from .baselines import greedy
 from .errors import UserError
-from .inputs import check_place
+from .inputs import check_picture
 from .minimath.problems import load_set
 from .plots import save_genealogy
 from .records import bootstrap
@@ -38,7 +38,7 @@ def main() -> None:
         if value < 1:
             parser.error(f"{flag} is at least 1, not {value}")
     try:
-        check_place(a.plot)
+        check_picture(a.plot)
     except UserError as error:
         parser.error(str(error))
     logging.set_verbosity_error()

@@ -11,6 +11,7 @@ from typing import Any
 
 from .errors import UserError
 
+PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 NAMES = ("problem", "question")  # of the field or column that holds a problem
 
 
@@ -111,10 +112,22 @@ def from_table(file: Path, text: str, delimiter: str) -> list[str]:
 
 def check_place(file: Path) -> None:
     """Raises UserError if `file` cannot be written: before the work, not after it."""
-    if file.is_dir():
-        raise UserError(f"{file} is a folder; name a file in it")
     folder = file.absolute().parent
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {file.parent} for {file.name}")
-    if not os.access(file if file.exists() else folder, os.W_OK):
-        raise UserError(f"cannot write {file}: permission denied")
+    try:
+        if file.is_dir():
+            raise UserError(f"{file} is a folder; name a file in it")
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {file.parent} for {file.name}")
+        if not os.access(file if file.exists() else folder, os.W_OK):
+            raise UserError(f"cannot write {file}: permission denied")
+    except OSError as error:  # a folder that may not be entered, a name too long
+        raise UserError(f"cannot write {file}: {error.strerror}") from error
+
+
+def check_picture(file: Path) -> None:
+    """Raises UserError if `file` cannot be drawn, by its name or its place."""
+    if file.suffix.lower() not in PICTURES:
+        raise UserError(
+            f"cannot draw {file}: give a name that ends in .png, .svg or .pdf"
+        )
+    check_place(file)

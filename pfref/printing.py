@@ -4,9 +4,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Progress:
@@ -100,6 +100,27 @@ def told(failures: Mapping[Any, str]) -> list[str]:
             f"problem{'s' if len(numbers) > 1 else ''} {listed}{more}: {cause}"
         )
     return lines
+
+
+class Failure(NamedTuple):
+    """A method of a study could not read a problem."""
+
+    id: str
+    reason: str
+    method: str
+
+
+def unread(failures: Iterable[Failure]) -> list[str]:
+    """One line a cause, with the problems' ids and the methods."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for id, reason, method in failures:
+        found.setdefault(id, {}).setdefault(reason, {})[method] = None
+    return told(
+        {
+            id: "; ".join(f"{why} ({', '.join(who)})" for why, who in own.items())
+            for id, own in found.items()
+        }
+    )
 
 
 def as_json(found: Any, number: int) -> str:

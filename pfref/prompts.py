@@ -231,7 +231,7 @@ def refuse_unknown(tokenizer: Any, texts: list[str], place: str) -> None:
     half a character.
     """
     try:
-        _ = [text.encode() for text in texts]
+        "".join(texts).encode()
     except UnicodeEncodeError as error:
         broken = error.object[error.start : error.end]
         raise UserError(

@@ -98,6 +98,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         (tmp_path, "is a folder; name a file in it"),
         (tmp_path / "nowhere/new.png", "there is no folder"),
         (tmp_path / "old.png/new.png", "there is no folder"),
+        (tmp_path / ("x" * 300), "cannot write .*: File name too long"),
     ):
         with pytest.raises(UserError, match=message):
             check_place(file)

@@ -1,15 +1,21 @@
-"""The problems of a study: changed, doubled, unreadable, or somewhere else."""
+"""The problems of a study: changed, doubled, unreadable, somewhere else, or other ones
+for another budget.
+"""
 
 import json
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pfref import UserError
 from pfref.__main__ import main
 from pfref.minimath.problems import load_set
 from pfref.study import experiment
+from pfref.study.grades import Row
+from pfref.study.report import at_tokens
 from tests.recorded import RECIPE, pretend
 
 LINES = [dict(problem=p.problem, answer=p.answer) for p in load_set("minimath500")[:4]]
@@ -75,13 +81,35 @@ def test_two_problems_of_one_id(place, capsys) -> None:
     assert "has the id '7' twice" in capsys.readouterr().err
     write("q.jsonl", [LINES[0] | dict(id="7"), LINES[2] | dict(id=7)])  # type: ignore
     assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 2
+    write("q.jsonl", [LINES[0] | dict(id="\ud800")])
+    assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 2
+
+
+def test_two_marks_of_one_problem(place, capsys) -> None:
+    """As when two folders' files are laid together: neither is believed. Of lines that
+    are older than the marks the packed file says nothing.
+    """
+    write("q.jsonl", LINES[:1])
+    assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 0
+    file = Path("a/records.jsonl")
+    lines = file.read_text().splitlines(keepends=True)
+    k = next(k for k, line in enumerate(lines) if line.startswith('{"id"'))
+    new = '"text":"[0-9a-f]{8}",'
+    for change, code in (('"text":"deadbeef",', 2), ("", 0)):
+        changed = [*lines[:k], re.sub(new, change, lines[k]), *lines[k + 1 :]]
+        file.write_text("".join(changed))
+        assert main(["report", "a"]) == code
+        assert main(["pack", "a", "--out", "records.jsonl.xz"]) == 0
+        write("q.jsonl", LINES[2:3])
+        assert main(["report", "."]) == 0  # nobody knows
+        write("q.jsonl", LINES[:1])
 
 
 def test_what_cannot_be_read_is_told(place, capsys) -> None:
     """By the run and by every report, since it counts as not solved."""
     write("q.jsonl", LINES[:3])
     assert main(["run", "r.toml", "--out", "a", "--quiet"]) == 0
-    told = f"problem q/0001: {UNREADABLE}"
+    told = f"problem q/0001: {UNREADABLE} (samples, filter)"
     assert told in capsys.readouterr().err
     assert main(["report", "a"]) == 0
     assert f"counted as not solved: {told}" in capsys.readouterr().out
@@ -108,3 +136,20 @@ def test_a_file_on_the_command_line_is_where_one_stands(place, capsys) -> None:
         out = f"out{count}"
         assert main(["run", "there/r.toml", "--out", out, "--quiet", *data]) == 0
         assert capsys.readouterr().out.startswith(f"{6 * count} problems run")
+
+
+def test_a_budget_that_has_only_begun_prices_no_other() -> None:
+    """Its one cheap problem is not where the others are compared."""
+
+    def line(n: int, tokens: float, values: list[float]) -> Row:
+        at = np.array([values])
+        spent = np.where(np.isnan(at), np.nan, tokens)
+        return Row("m", n, at, spent, spent, {})
+
+    ours, gone = line(2, 30, [1, 1, 0]), math.nan
+    rivals = [line(2, 20, [0, 1, 0]), line(4, 40, [1, 1, 1])]
+    begun = line(8, 5, [gone, gone, 1])
+    share = math.log(30 / 20) / math.log(2)
+    for rows in (rivals, [*rivals, begun]):
+        found = at_tokens(rows, ours)
+        assert found is not None and found.tolist() == pytest.approx([share, 1, share])

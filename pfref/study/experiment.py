@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..printing import bar, told, watching
+from ..printing import Failure, bar, unread, watching
 from .journal import Journal
 from .memory import fitting
 from .recipe import Cell, Recipe
@@ -141,7 +141,8 @@ def run(
         todo = plan(recipe, study, part)
         todo = replay.among(todo) if replay else todo
         models, recorded = Models(replay), set(study.done)
-        failed: dict[str, str] = {}
+        labels = {cell.key: cell.label for cell in recipe.cells}
+        failed: list[Failure] = []
         # What is not there, or does not fit, is told before any work.
         if todo.left and fleet is None:
             first = todo.left[0][0].models
@@ -157,7 +158,11 @@ def run(
                 fresh = [run for run in runs if (run.key, run.id) not in recorded]
                 journal.append(encode([run]) for run in fresh)
                 recorded.update((run.key, run.id) for run in fresh)
-                failed.update((run.id, run.failed) for run in fresh if run.failed)
+                failed.extend(
+                    Failure(run.id, run.failed, labels[run.key])
+                    for run in fresh
+                    if run.failed
+                )
                 progress.update(sum(max(1, len(run.paths)) for run in fresh))
 
             if fleet and todo.left:
@@ -169,7 +174,7 @@ def run(
                 watch = watching(progress, pair)
                 for some in replay.rounds(cell, items) if replay else (items,):
                     run_cell(cell, some, todo.task, pair, note, watch)
-        for line in told(failed):
+        for line in unread(failed):
             print(f"pfref: {line}; counted as not solved", file=sys.stderr)
         return len(recorded) - len(study.done)
 

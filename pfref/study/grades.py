@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..methods import ANSWERS, settled
+from ..printing import Failure
 from ..settings import ROUND
 from ..solution import VOTES, Particle, choose
 from . import measures
@@ -73,7 +74,7 @@ class Grades:
     study: Study
     task: str
     data: str
-    failed: dict[str, str] = field(default_factory=dict)  # why, of unreadable problems
+    failed: list[Failure] = field(default_factory=list)  # to read a problem
 
     def of(self, method: str) -> list[Row]:
         """A method's rows, by budget."""
@@ -119,7 +120,7 @@ def grade(
         by_key.setdefault(cell["cell"], []).append(cell)
     study.check(items)
     table = Table(items, sorted({cell["seed"] for cell in cells.values()}))
-    failed: dict[str, str] = {}
+    failed: list[Failure] = []
     sizes = {cell["n"] for cell in cells.values()}
     sizes |= {2**k for k in range(max(sizes).bit_length())}
     order = {key: k for k, key in enumerate(by_key)}  # the recipe's
@@ -127,9 +128,9 @@ def grade(
         reader = Reader(task, item)
         runs = [run for run in study.runs(item.id) if run.key in order]
         for run in sorted(runs, key=lambda run: order[run.key]):
-            if run.failed:
-                failed[item.id] = run.failed
             for cell in by_key[run.key]:
+                if run.failed:
+                    failed.append(Failure(item.id, run.failed, cell["label"]))
                 for result in results(run, cell, reader, sorted(sizes), choices):
                     table.note(p, cell, *result)
     return Grades(items, table.rows, study, task.name, data, failed)

@@ -103,8 +103,9 @@ def encode(runs: Sequence[Run], digits: int = 6) -> str:
         own["batch"] = (*run.batch[:3], round(run.batch[3], 3))
         lines.append(own)
     whole: dict[str, Any] = dict(id=runs[0].id)
-    if text := next((run.text for run in runs if run.text), None):
-        whole["text"] = text
+    marks = {run.text for run in runs}
+    if len(marks) == 1 and None not in marks:  # else it is not known of every run
+        whole["text"] = marks.pop()
     whole |= dict(steps=list(steps), paths=list(paths), runs=lines)
     return json.dumps(whole, separators=(",", ":"), allow_nan=False)
 
@@ -188,7 +189,7 @@ class Study:
     cells: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     lines: dict[str, list[str]] = field(default_factory=dict)  # by problem, as written
     done: set[tuple[str, str]] = field(default_factory=set)  # key and problem
-    texts: dict[str, str] = field(default_factory=dict)  # the problems' marks
+    texts: dict[str, set[str]] = field(default_factory=dict)  # the problems' marks
     damaged: int = 0  # lines that could not be read
 
     def runs(self, id: str) -> Iterator[Run]:
@@ -208,10 +209,11 @@ class Study:
     def check(self, items: Sequence[Item]) -> None:
         """Raises UserError if a problem is not the one recorded under its id."""
         for item in items:
-            if self.texts.get(item.id, own := mark(item.problem)) != own:
+            if self.texts.get(item.id, own := {mark(item.problem)}) != own:
                 raise UserError(
                     f"the records hold another problem under the id {item.id!r} than "
-                    "the data; give the data they were made with, or a new --out"
+                    "the data; give the data they were made with, or write to another "
+                    "folder"
                 )
 
     def task_of(self, run: Run) -> Task:
@@ -284,7 +286,7 @@ def take(study: Study, text: str, file: Path, check: bool) -> None:
 def note(study: Study, id: str, text: str | None, line: str) -> None:
     study.lines.setdefault(id, []).append(line)
     if text:
-        study.texts.setdefault(id, text)
+        study.texts.setdefault(id, set()).add(text)
 
 
 def opened(file: Path) -> IO[str]:

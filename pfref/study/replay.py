@@ -128,7 +128,10 @@ class Replay:
     def among(self, plan: Any) -> Any:
         """Of an `experiment.Plan` what can be replayed; the rest is counted."""
         found = []
-        self.study.check(plan.items)
+        try:
+            self.study.check(plan.items)
+        except UserError as error:
+            raise UserError(f"{self.folder}: {error}") from error
         for cell, items in plan.left:
             own = [item for item in items if item.id in self.held[cell.key]]
             if missing := len(items) - len(own):

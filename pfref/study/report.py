@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..printing import told
+from ..printing import unread
 from . import measures
 from .grades import ORACLE, Grades, Row, grade
 from .measures import Array
@@ -68,7 +68,7 @@ def summary(grades: Grades, reference: str | None = None) -> dict[str, Any]:
         seeds=sorted({cell["seed"] for cell in grades.study.current().values()}),
         machines=machines(grades),
         damaged=grades.study.damaged,
-        failed=told(grades.failed),
+        failed=unread(grades.failed),
         reference=reference,
         rows=[described(row, grades, weights) for m in budgets for row in budgets[m]],
         differences=[d for m in rivals for d in differences(ours, budgets[m], weights)],
@@ -154,15 +154,13 @@ def difference(
 
 
 def at_tokens(rows: Sequence[Row], ours: Row) -> Array | None:
-    """(problems,) values of `rows` at as many counted tokens as `ours` took, counted on
-    the problems that all of them have; None beyond the rows' range.
+    """(problems,) values of `rows` at as many counted tokens as `ours` took, between
+    two of them, on the problems that the three have; None beyond the rows' range.
     """
-    here = ~np.isnan(np.stack([row.values for row in (ours, *rows)])).any(0)
-    tokens = ours.cost_on(here)
-    priced = sorted(
-        ((row.cost_on(here), row) for row in rows), key=lambda pair: pair[0]
-    )
-    for (low, a), (high, b) in zip(priced, priced[1:], strict=False):
+    rows = sorted(rows, key=lambda row: row.cost)
+    for a, b in zip(rows, rows[1:], strict=False):
+        here = ~np.isnan(ours.values + a.values + b.values)
+        tokens, low, high = (row.cost_on(here) for row in (ours, a, b))
         if 0 < low <= tokens <= high and low < high:
             share = math.log(tokens / low) / math.log(high / low)
             return (1 - share) * a.values + share * b.values

@@ -35,7 +35,7 @@ def heading(report: dict[str, Any]) -> str:
     lines += [f"on {machine}" for machine in report["machines"]]
     if report["damaged"]:
         lines.append(f"{report['damaged']} damaged lines of records are left out")
-    lines += [f"counted as not solved: {cause}" for cause in report.get("failed", ())]
+    lines += [f"counted as not solved: {cause}" for cause in report["failed"]]
     return "\n".join(lines)
 
 

@@ -148,6 +148,8 @@ def load_items(name: str | Path, limit: int | None = None, skip: int = 0) -> lis
     for item in items:
         if item.id in seen:
             raise UserError(f"{name} has the id {item.id!r} twice; give each its own")
+        if not item.id.isprintable():
+            raise UserError(f"{name} has the id {item.id!r}; give it another")
         seen.add(item.id)
     if len(items) <= skip:
         raise UserError(f"{name} holds {len(items)} problems: none after {skip}")
