@@ -162,7 +162,7 @@ def test_records_of_several_kinds_in_one_folder(place, tmp_path, capsys) -> None
     bare = [path._replace(steps=(r"\boxed{5}",)) for path in run.paths]
     hidden = [
         replace(run, key="other", paths=[], failed="too long"),
-        replace(run, key="other", id="data/0003", paths=bare),
+        replace(run, key="other", id="data/0003", paths=bare, text=None),
     ]
     lines = [json.dumps(other), *lines, *(encode([run]) for run in hidden)]
     (tmp_path / "records.jsonl").write_text("\n".join(lines) + "\n")
