@@ -233,7 +233,8 @@ class Value:
         rows = len(problems) * copies
         z = torch.full((rows,), torch.inf, dtype=torch.float64)
         scored = torch.zeros(len(problems), dtype=torch.long)
-        return SimpleNamespace(z=z, scored=scored, cache=SimpleNamespace(calls=0))
+        prompts, cache = [[] for _ in scored], SimpleNamespace(calls=0)
+        return SimpleNamespace(z=z, scored=scored, prompts=prompts, cache=cache)
 
     def fork(self, judgement: Any, rows: Tensor) -> None:
         judgement.z = judgement.z[rows]
