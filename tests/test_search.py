@@ -233,7 +233,8 @@ class Value:
         rows = len(problems) * copies
         z = torch.full((rows,), torch.inf, dtype=torch.float64)
         scored = torch.zeros(len(problems), dtype=torch.long)
-        prompts, cache = [[] for _ in scored], SimpleNamespace(calls=0)
+        prompts: list[list[int]] = [[] for _ in scored]
+        cache = SimpleNamespace(calls=0)
         return SimpleNamespace(z=z, scored=scored, prompts=prompts, cache=cache)
 
     def fork(self, judgement: Any, rows: Tensor) -> None:
