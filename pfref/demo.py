@@ -34,13 +34,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, default=Path("genealogy.png"))
     a = parser.parse_args()
-    for flag, value in (("--rows", a.rows), ("--particles", a.particles)):
-        if value < 1:
-            parser.error(f"{flag} is at least 1, not {value}")
     try:
-        check_picture(a.plot)
+        demonstrate(a)
     except UserError as error:
         parser.error(str(error))
+
+
+def demonstrate(a: argparse.Namespace) -> None:
+    for flag, value in (("--rows", a.rows), ("--particles", a.particles)):
+        if value < 1:
+            raise UserError(f"{flag} is at least 1, not {value}")
+    check_picture(a.plot)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     lm, prm = LanguageModel.load("minimath-small"), RewardModel.load("minimath-prm")
@@ -100,10 +104,7 @@ def main() -> None:
         gained or range(len(texts)), key=lambda k: len(runs[filtered][k].trace.ess)
     )
     example = runs[filtered][shown]
-    try:
-        save_genealogy(example, a.plot)
-    except UserError as error:
-        parser.error(str(error))
+    save_genealogy(example, a.plot)
     print(
         f"\n{texts[shown]}\n\n{example.chosen.text if example.chosen else NONE_LEFT}"
         f"\n\nIts {a.particles} particles are drawn in {a.plot}."

@@ -2,8 +2,10 @@
 to do, in one line.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -14,3 +16,12 @@ def hint(name: str, known: Collection[str], otherwise: str) -> str:
     """What to say of a name that is not known: the one that is meant, perhaps."""
     near = get_close_matches(name, list(known), 1)
     return f"did you mean {near[0]}?" if near else otherwise
+
+
+@contextmanager
+def writing(file: str | Path) -> Iterator[None]:
+    """What the system refuses inside, as a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from error

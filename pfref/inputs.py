@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, writing
 
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 NAMES = ("problem", "question")  # of the field or column that holds a problem
@@ -113,15 +113,13 @@ def from_table(file: Path, text: str, delimiter: str) -> list[str]:
 def check_place(file: Path) -> None:
     """Raises UserError if `file` cannot be written: before the work, not after it."""
     folder = file.absolute().parent
-    try:
+    with writing(file):  # a folder that may not be entered, a name too long
         if file.is_dir():
             raise UserError(f"{file} is a folder; name a file in it")
         if not folder.is_dir():
             raise UserError(f"there is no folder {file.parent} for {file.name}")
         if not os.access(file if file.exists() else folder, os.W_OK):
             raise UserError(f"cannot write {file}: permission denied")
-    except OSError as error:  # a folder that may not be entered, a name too long
-        raise UserError(f"cannot write {file}: {error.strerror}") from error
 
 
 def check_picture(file: Path) -> None:

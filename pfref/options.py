@@ -82,8 +82,8 @@ def shown(value: Any) -> str:
 
 
 def kind_of(annotation: Any) -> type:
-    """What a field holds when it is not None: int, float, str or tuple."""
-    known = (int, float, str, tuple)
+    """What a field holds when it is not None: int, float, str, tuple or dict."""
+    known = (int, float, str, tuple, dict)
     for part in (annotation, *get_args(annotation)):
         if (kind := get_origin(part) or part) in known:
             return kind

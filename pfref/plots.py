@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import UserError
+from .errors import writing
 from .weights import normalise
 
 COLOURS = (
@@ -130,12 +130,5 @@ def save_genealogy(solution: Any, file: str | Path) -> None:
         [p.answer for p in solution.particles],
         f"{len(solution.particles)} particles, answer {solution.answer}",
     )
-    saved(axes.figure, file, dpi=150, facecolor="white")
-
-
-def saved(figure: Any, file: str | Path, **options: Any) -> None:
-    """Raises UserError if the picture cannot be written."""
-    try:
-        figure.savefig(file, **options)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from error
+    with writing(file):
+        axes.figure.savefig(file, dpi=150, facecolor="white")

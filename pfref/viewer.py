@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from string import Template
 
-from .errors import UserError
+from .errors import writing
 from .history import CUT, OUT, History
 from .methods import ANSWERS
 from .settings import Settings
@@ -284,7 +284,5 @@ def summary(history: History, t: int) -> str:
 
 def save(file: Path, text: str) -> None:
     """Raises UserError if the file cannot be written."""
-    try:
+    with writing(file):
         file.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from error

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pfref.solver import Cost, Particle
+from pfref.study import experiment
 from pfref.study.experiment import headers
 from pfref.study.recipe import Cell, Recipe
 from pfref.study.records import Run, Study, Written, decode, encode, mark
@@ -89,6 +90,13 @@ def pretend(
             found = run_of(cell.key, item.id, paths)
             runs.append(replace(found, text=mark(item.problem)))
         note(runs)
+
+
+def without_models(monkeypatch: pytest.MonkeyPatch, reader: Any) -> None:
+    """Runs of recipes need none: `reader` stands for both where prompts are read."""
+    monkeypatch.setattr(experiment, "solve_cell", pretend)
+    monkeypatch.setattr(experiment, "fitting", lambda cell, *_: cell.settings.batch)
+    monkeypatch.setattr(experiment.Models, "__call__", lambda *_: (reader, reader))
 
 
 def write_study(

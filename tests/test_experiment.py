@@ -26,7 +26,7 @@ from pfref.study.archive import pack
 from pfref.study.experiment import run
 from pfref.study.recipe import Recipe
 from pfref.study.records import Run, read
-from tests.recorded import RECIPE, assert_same, pretend, runs_of
+from tests.recorded import RECIPE, assert_same, pretend, runs_of, without_models
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,11 +39,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         def prompt(self, *_: object) -> list[int]:
             return [0]
 
-    monkeypatch.setattr(experiment, "solve_cell", pretend)
-    monkeypatch.setattr(experiment, "fitting", lambda cell, *_: cell.settings.batch)
-    monkeypatch.setattr(
-        experiment.Models, "__call__", lambda *_: (Readable(), Readable())
-    )
+    without_models(monkeypatch, Readable())
     (tmp_path / "r.toml").write_text(RECIPE)
     return tmp_path / "r.toml"
 

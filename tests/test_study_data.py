@@ -13,10 +13,9 @@ import pytest
 from pfref import UserError
 from pfref.__main__ import main
 from pfref.minimath.problems import load_set
-from pfref.study import experiment
 from pfref.study.grades import Row
 from pfref.study.report import at_tokens
-from tests.recorded import RECIPE, pretend
+from tests.recorded import RECIPE, without_models
 
 LINES = [dict(problem=p.problem, answer=p.answer) for p in load_set("minimath500")[:4]]
 UNREADABLE = "the prompt is too long"
@@ -34,9 +33,7 @@ class Reader:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with a recipe whose runs need no models."""
-    monkeypatch.setattr(experiment, "solve_cell", pretend)
-    monkeypatch.setattr(experiment, "fitting", lambda cell, *_: cell.settings.batch)
-    monkeypatch.setattr(experiment.Models, "__call__", lambda *_: (Reader(), Reader()))
+    without_models(monkeypatch, Reader())
     monkeypatch.chdir(tmp_path)
     Path("r.toml").write_text(RECIPE.replace('"minimath500"', '"q.jsonl"'))
     return tmp_path

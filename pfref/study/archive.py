@@ -6,7 +6,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, writing
+from ..inputs import check_place
 from .records import Run, Written, encode, read
 from .tasks import Task
 
@@ -30,23 +31,22 @@ def pack(
     draft = out.with_name(out.name + ".part")
     filters = [dict(id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME)]
     filters[0]["dict_size"] = 1 << 27
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"{out} is no file that can be written; name another")
-    try:
-        with lzma.open(draft, "wt", encoding="utf-8", filters=filters) as stream:
-            for header in (*study.sessions, *cells):
-                print(json.dumps(header, separators=(",", ":")), file=stream)
-            for id in sorted(study.lines):
-                own = [run for run in study.runs(id) if run.key in order]
-                if answers:
-                    own = [bare(run, study.task_of(run)) for run in own]
-                if own:
-                    own.sort(key=lambda run: order[run.key])
-                    print(encode(own, digits=4), file=stream)
-        os.replace(draft, out)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise UserError(f"cannot write {out}: {error.strerror}") from error
+    check_place(out)
+    with writing(out):
+        try:
+            with lzma.open(draft, "wt", encoding="utf-8", filters=filters) as stream:
+                for header in (*study.sessions, *cells):
+                    print(json.dumps(header, separators=(",", ":")), file=stream)
+                for id in sorted(study.lines):
+                    own = [run for run in study.runs(id) if run.key in order]
+                    if answers:
+                        own = [bare(run, study.task_of(run)) for run in own]
+                    if own:
+                        own.sort(key=lambda run: order[run.key])
+                        print(encode(own, digits=4), file=stream)
+            os.replace(draft, out)
+        finally:
+            draft.unlink(missing_ok=True)
     return out, out.stat().st_size
 
 

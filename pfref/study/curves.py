@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, writing
 from ..plots import COLOURS as FEWER
-from ..plots import saved
 
 # With markers, so that no line is known by its colour alone.
 COLOURS = (*FEWER, "#000000")
@@ -28,7 +27,8 @@ def save_curves(report: dict[str, Any], folder: Path) -> list[Path]:
         figure = plt.figure(figsize=(8, 5), layout="constrained")
         curves(report, x, axes=figure.gca())
         files.append(folder / f"accuracy-by-{x}.svg")
-        saved(figure, files[-1])
+        with writing(files[-1]):
+            figure.savefig(files[-1])
         plt.close(figure)
     return files
 

@@ -51,10 +51,10 @@ class Row:
     @property
     def cost(self) -> float:
         """Counted tokens a problem."""
-        return self.cost_on(np.full(self.tokens.shape[1], True))
+        return self.cost_on(slice(None))
 
     def cost_on(self, problems: Any) -> float:
-        """On some of the problems, (problems,) bool; nan if none of them was run."""
+        """On some of the problems, as an index of them; nan if none was run."""
         own = over_seeds(self.tokens)[problems]
         return float(own[~np.isnan(own)].mean()) if not np.isnan(own).all() else np.nan
 

@@ -17,7 +17,6 @@ Imports nothing slow.
 
 import hashlib
 import json
-import math
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from typing import Any
 
 from ..arguments import Parser, add_models
 from ..errors import UserError, hint
-from ..options import OPTIONS, settings_from
+from ..options import OPTIONS, fits, settings_from
 from ..settings import Settings
 from .tasks import TASKS
 
@@ -37,9 +36,9 @@ ONCE = ("greedy",)  # the same for every budget and seed
 OWN = ("label", "budgets", "seeds", "bar")  # of a method, beside options and models
 TOP = ("task", "data", "skip", "limit", "budgets", "seeds", "settings", "method")
 ENDPOINTS = ("endpoint", "prm_endpoint")  # addresses of servers
-KINDS: dict[str, tuple[Any, str]] = {  # of entries for models; the others are texts
+KINDS: dict[str, tuple[type, str]] = {  # of entries for models; the others are texts
     "in_flight": (int, "a whole number"),
-    "prm_noise": (int | float, "a finite number"),
+    "prm_noise": (float, "a finite number"),
     "chat_template_args": (dict, "a table"),
 }
 # What changes neither the particles nor their weights. A batch does not in float32.
@@ -198,9 +197,7 @@ def cells_of(
         whole("in_flight", models["in_flight"], 1)
     for name, value in models.items():
         kind, word = KINDS.get(name, (str, "a text in quotes"))
-        wrong = isinstance(value, bool) or not isinstance(value, kind)
-        wrong |= isinstance(value, float) and not math.isfinite(value)
-        if value is not None and wrong:
+        if value is not None and not fits(value, kind):
             raise UserError(f"method {label!r}: {name} is {word}, not {value!r}")
     named = {k: v for k, v in method.items() if k not in (*OWN, *models)}
     try:

@@ -35,13 +35,8 @@ SCHEMA = 1
 # How a problem's line begins.
 NAMED = re.compile(r'\{"id":("(?:[^"\\]|\\.)*"),(?:"text":"([0-9a-f]+)",)?')
 TOLD = ("time", "part", "pfref", "environment", "cells")  # by a session
-BROKEN = (
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    AttributeError,
-)  # what damaged lines give
+# What damaged lines give.
+BROKEN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 
 class Written(NamedTuple):
