@@ -138,7 +138,8 @@ def memory(
 
 def copy_speed() -> float:
     """Bytes per second that are read and written when memory is copied."""
-    source = torch.ones(1 << 26)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = torch.ones(1 << 28 if device == "cuda" else 1 << 26, device=device)
     target = torch.empty_like(source)
     seconds, _ = best(lambda: target.copy_(source), 5)
     return 2 * source.nbytes / seconds
