@@ -16,19 +16,21 @@ Recorder = Callable[[Action], Action]  # an action, recorded but not yet done
 class Repeater:
     """Lets a decoder take many tokens. With a recorder the host speaks for one of them,
     and the device repeats it: to launch a token's kernels takes a host longer than a
-    GPU takes to do them. The first time goes without, to warm up.
+    GPU takes to do them.
+
+    A decoder's first tokens go without: they warm up, and make the cache's buffers,
+    which a record would make anew, and empty, at every replay.
     """
 
     def __init__(self, record: Recorder | None = None) -> None:
-        self.record, self.warm = record, False
+        self.record = record
 
     def __call__(self, decoder: "Decoder", count: int) -> None:
         action: Action = decoder.token
-        if self.record and self.warm:
+        if self.record and decoder.cache.capacity:
             action = self.recorded(decoder, count)
         for _ in range(count):
             action()
-        self.warm = True
 
     def recorded(self, decoder: "Decoder", count: int) -> Action:
         """A token of `decoder` to replay so often; of a model whose forward pass asks
