@@ -10,39 +10,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pfref import LanguageModel, Proposal
 from pfref.graphs import Repeater
+from pfref.probe import Probe
 from pfref.randomness import generators
 from pfref.reasoning import Reasoning
 from pfref.smc import ParticleFilter
 from tests.enumerable import END, PROPOSAL, tokenizer_of, world
+from tests.pretended_graph import Recorder
 
 TEXTS = ["abba", "ab", "bbbab"]
-
-
-def replayed_on_the_host(action: Any) -> Any:
-    """A recorder: what the host does in an action is done once, now; a replay does the
-    device's part. What a record allocates is made anew at every replay, so it may not
-    allocate what outlives a token.
-    """
-    decoder, cache = action.__self__, action.__self__.cache
-    lasting = buffers(cache)
-    assert lasting, "the cache's buffers would be made in the record"
-    then, ahead = list(cache.held), decoder.ahead
-    cache.calls += 1
-    for slot in cache.batch:
-        cache.held[slot] += 1
-
-    def replay() -> None:
-        now, calls = cache.held, cache.calls
-        cache.held, decoder.ahead = list(then), ahead  # as when it was recorded
-        action()
-        cache.held, cache.calls, decoder.ahead = now, calls, 1
-        assert buffers(cache) == lasting, "the record has made a buffer"
-
-    return replay
-
-
-def buffers(cache: Any) -> list[int]:
-    return [buffer.data_ptr() for kind in cache.own for buffer in kind]
+LONG = Proposal(temperature=1.2, max_step_tokens=20, max_tokens=50, max_steps=12)
 
 
 def found(lm: LanguageModel, prm: Any, proposal: Proposal, n: int = 8) -> Any:
@@ -50,29 +26,62 @@ def found(lm: LanguageModel, prm: Any, proposal: Proposal, n: int = 8) -> Any:
     run = ParticleFilter(model, n, generators(3, 3), threshold=1.0).run()
     state = run.last.state
     cache = state.paths.work.cache
-    told = state.paths.tokens, state.paths.texts, run.last.log_weights.tolist()
-    return told, (cache.calls, cache.tokens)
+    told = state.paths.tokens, state.paths.texts, cache.calls, cache.tokens
+    return told, run.last.log_weights.flatten().tolist()
 
 
-@pytest.mark.parametrize("step_tokens", [None, 2])
-def test_recorded_tokens_are_the_same(step_tokens: int | None) -> None:
-    proposal = replace(PROPOSAL, step_tokens=step_tokens)
+def alike(one: Any, other: Any) -> bool:
+    """A record sees keys up to its end, so that sums are rounded otherwise."""
+    return one[0] == other[0] and one[1] == pytest.approx(other[1], abs=1e-4)
+
+
+def as_on_a_gpu(probed: bool = False) -> tuple[LanguageModel, Any]:
+    """A world whose host looks every eight tokens, as it does on a GPU."""
     own, prm = world()
     lm = LanguageModel(own.model, own.tokenizer)
     lm.look, lm.spare = 8, 0.25
+    said = torch.linspace(-1, 1, 16), torch.tensor(0.3)
+    return lm, Probe(lm, 1, *said) if probed else prm
+
+
+@pytest.mark.parametrize("probed", [False, True])
+@pytest.mark.parametrize("proposal", [PROPOSAL, replace(PROPOSAL, step_tokens=2), LONG])
+def test_recorded_tokens_are_the_same(proposal: Proposal, probed: bool) -> None:
+    lm, prm = as_on_a_gpu(probed)
     assert lm.repeat.record is None, "there is nothing to record on a CPU"
     plain = found(lm, prm, proposal)
-    lm.repeat = Repeater(replayed_on_the_host)
-    for _ in range(2):  # another population begins with an empty cache
-        assert found(lm, prm, proposal) == plain
+    lm.repeat = Repeater(recorder := Recorder())
+    for _ in range(2):  # a second batch begins with an empty cache
+        assert alike(found(lm, prm, proposal), plain)
+    assert lm.repeat.record is not None and recorder.replays > 8
+    lm.listen(())
+
+
+def test_batches_take_turns() -> None:
+    """Two of one model, each token of one after some of the other's."""
+    lm, _ = as_on_a_gpu()
+    prompts = [lm.prompt(text) for text in TEXTS]
+
+    def written(together: bool) -> list[Any]:
+        sources = [generators(k, 3) for k in (1, 2)]
+        both = [lm.start(prompts, 4, LONG) for _ in sources]
+        turns = [0, 1] * 12 if together else [0] * 12 + [1] * 12
+        for k in turns:
+            active = ~(both[k].ended | both[k].truncated)
+            if active.any():
+                lm.extend(both[k], active, sources[k])
+        return [paths.tokens for paths in both]
+
+    plain = written(together=False)
+    lm.repeat = Repeater(recorder := Recorder())
+    assert written(together=True) == plain == written(together=False)
+    assert recorder.replays > 8
 
 
 @pytest.mark.parametrize("midway", [False, True])
 def test_a_model_that_cannot_be_recorded_goes_on_without(midway: bool) -> None:
     """Such as one whose forward pass asks the device where its tokens go."""
-    own, prm = world()
-    lm = LanguageModel(own.model, own.tokenizer)
-    lm.look, lm.spare = 8, 0.25
+    lm, prm = as_on_a_gpu()
     plain = found(lm, prm, PROPOSAL)
 
     def refuse(action: Any) -> Any:
@@ -84,7 +93,7 @@ def test_a_model_that_cannot_be_recorded_goes_on_without(midway: bool) -> None:
 
     lm.repeat = Repeater(refuse)
     with pytest.warns(UserWarning, match="tokens are not recorded"):
-        assert found(lm, prm, PROPOSAL) == plain
+        assert alike(found(lm, prm, PROPOSAL), plain)
     assert lm.repeat.record is None
 
 
@@ -110,7 +119,7 @@ def test_recorded_on_a_gpu(heads: int) -> None:
     prm.body, prm.head = prm.body.cuda(), prm.head.cuda()
     prm.device = torch.device("cuda")
     lm = LanguageModel(model, tokenizer_of())
-    long = Proposal(temperature=1.2, max_step_tokens=60, max_tokens=200, max_steps=30)
+    long = replace(LONG, max_tokens=200, max_step_tokens=60, max_steps=30)
     assert lm.repeat.record is not None and lm.look == 8
     recorded = [found(lm, prm, long, 16) for _ in range(2)]
     assert lm.repeat.record is not None, "it could not be recorded"
