@@ -14,7 +14,8 @@ from pfref import UserError
 from pfref.__main__ import main
 from pfref.minimath.problems import load_set
 from pfref.study.grades import Row
-from pfref.study.report import at_tokens
+from pfref.study.report import at_tokens, report_on
+from pfref.study.tables import as_text
 from tests.recorded import RECIPE, without_models
 
 LINES = [dict(problem=p.problem, answer=p.answer) for p in load_set("minimath500")[:4]]
@@ -150,3 +151,30 @@ def test_a_budget_that_has_only_begun_prices_no_other() -> None:
     for rows in (rivals, [*rivals, begun]):
         found = at_tokens(rows, ours)
         assert found is not None and found.tolist() == pytest.approx([share, 1, share])
+
+
+def test_a_row_says_on_which_machine_it_ran(place: Path) -> None:
+    write("q.jsonl", LINES)
+    assert main(["run", "r.toml", "--out", "out", "--quiet"]) == 0
+    assert "on" not in head_of(place / "out")  # one machine needs no column
+    file = place / "out" / "records.jsonl"
+    lines = file.read_text().splitlines()
+    first, *rest = lines
+    session = json.loads(first)["session"]
+    filters = [cell for cell in session["cells"] if cell[1] == "filter"]
+    there = session | dict(environment=session["environment"] | dict(gpu="a GPU"))
+    here = [cell for cell in session["cells"] if cell not in filters]
+    sessions = [session | dict(cells=here), there | dict(cells=filters)]
+    told = [json.dumps(dict(session=one)) for one in sessions]
+    file.write_text("\n".join(told + rest) + "\n")
+    found = report_on(place / "out")
+    assert "a GPU" in found["machines"][1]
+    on = {(row["method"], tuple(row["on"])) for row in found["rows"]}
+    assert ("filter", (2,)) in on and ("majority", (1,)) in on
+    assert head_of(place / "out")[-1] == "on"
+
+
+def head_of(folder: Path) -> list[str]:
+    """The names of the columns of a report's first table."""
+    text = as_text(report_on(folder))
+    return next(line for line in text.splitlines() if line[:6] == "method").split()

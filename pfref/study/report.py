@@ -29,7 +29,8 @@ def report_on(
     """All figures of a folder of records, as JSON takes them.
 
     rows         accuracy with its 95 % interval, by level and subject, counted tokens
-                 and seconds a problem, for each method and budget n
+                 and seconds a problem, for each method and budget n; `on` which of the
+                 `machines`, counted from 1
     differences  the reference's accuracy minus each rival's, paired by problem, `at`
                  equal n, and at equal counted tokens
     rates        scaling rates of the reference over each rival, in budgets and in
@@ -60,17 +61,21 @@ def summary(grades: Grades, reference: str | None = None) -> dict[str, Any]:
     rivals = [
         m for m in grades.methods if m not in (reference, *bars) and not is_oracle(m)
     ]
-    ours = budgets[reference]
+    ours, ran_on = budgets[reference], machines(grades)
     return dict(
         data=Path(grades.data).name,
         task=grades.task,
         problems=len(grades.items),
         seeds=sorted({cell["seed"] for cell in grades.study.current().values()}),
-        machines=machines(grades),
+        machines=list(ran_on),
         damaged=grades.study.damaged,
         failed=unread(grades.failed),
         reference=reference,
-        rows=[described(row, grades, weights) for m in budgets for row in budgets[m]],
+        rows=[
+            described(row, grades, weights) | dict(on=places_of(row, ran_on))
+            for m in budgets
+            for row in budgets[m]
+        ],
         differences=[d for m in rivals for d in differences(ours, budgets[m], weights)],
         rates=[r for m in rivals for r in rates(ours, budgets[m], weights)],
         bar=[passing(budgets[bar][0], budgets, weights) for bar in bars],
@@ -113,18 +118,24 @@ def groups(values: Array, names: Sequence[Any]) -> dict[str, float]:
     return found
 
 
-def machines(grades: Grades) -> list[str]:
-    """What the study ran on, each once."""
-    found = []
+def machines(grades: Grades) -> dict[str, set[str]]:
+    """What the study ran on, each once, with the keys of the cells that ran there."""
+    found: dict[str, set[str]] = {}
     for session in grades.study.sessions:
         e, (_, parts) = session["session"]["environment"], session["session"]["part"]
         shared = f", {parts} processes" if parts > 1 else ""
         threads = f"{e['threads']} thread{'s' if e['threads'] != 1 else ''}"
         where = e["gpu"] or f"{e['processor']}, {threads}{shared}"
-        found.append(
-            f"{where}; torch {e['torch']}, pfref {session['session']['pfref']}"
-        )
-    return list(dict.fromkeys(found))
+        machine = f"{where}; torch {e['torch']}, pfref {session['session']['pfref']}"
+        keys = {key for key, _ in session["session"]["cells"]}
+        found[machine] = found.get(machine, set()) | keys
+    return found
+
+
+def places_of(row: Row, ran_on: dict[str, set[str]]) -> list[int]:
+    """The numbers of the machines on which a row's cell ran, from 1."""
+    own = row.cell["cell"]
+    return [k for k, keys in enumerate(ran_on.values(), 1) if own in keys]
 
 
 def differences(

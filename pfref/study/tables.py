@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+HEAD = ("method", "N", "accuracy", "95 % interval", "tokens", "seconds", "runs")
+
 
 def as_text(report: dict[str, Any], at: int | None = None) -> str:
     """Tables for a terminal.
@@ -11,15 +13,17 @@ def as_text(report: dict[str, Any], at: int | None = None) -> str:
     """
     own = [r["n"] for r in report["rows"] if r["method"] == report["reference"]]
     at = own[len(own) // 2] if at is None else at
+    several = len(report["machines"]) > 1
     parts = [
         heading(report),
         table(
-            ["method", "N", "accuracy", "95 % interval", "tokens", "seconds", "runs"],
-            [row_of(row) for row in report["rows"]],
+            [*HEAD, *(["on"] if several else [])],
+            [row_of(row, several) for row in report["rows"]],
         ),
         "tokens: generated, and scored where a reward model was asked, a problem; "
-        "seconds: a problem's share of its batch\n"
-        "runs: problems x seeds; pass@N is an oracle, which knows the right sample",
+        "seconds: a problem's share of its batch"
+        + (", on which machine the last column says\n" if several else "\n")
+        + "runs: problems x seeds; pass@N is an oracle, which knows the right sample",
         *by_group(report, "levels", at),
         *by_group(report, "subjects", at),
         *compared(report),
@@ -32,14 +36,17 @@ def as_text(report: dict[str, Any], at: int | None = None) -> str:
 def heading(report: dict[str, Any]) -> str:
     seeds = len(report["seeds"])
     lines = [f"{report['data']}: {report['problems']} problems, {seeds} seeds"]
-    lines += [f"on {machine}" for machine in report["machines"]]
+    machines = report["machines"]
+    if len(machines) > 1:
+        machines = [f"{k}: {machine}" for k, machine in enumerate(machines, 1)]
+    lines += [f"on {machine}" for machine in machines]
     if report["damaged"]:
         lines.append(f"{report['damaged']} damaged lines of records are left out")
     lines += [f"counted as not solved: {cause}" for cause in report["failed"]]
     return "\n".join(lines)
 
 
-def row_of(row: dict[str, Any]) -> list[str]:
+def row_of(row: dict[str, Any], several: bool) -> list[str]:
     seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
     return [
         row["method"] + (", the bar" if row["bar"] else ""),
@@ -49,6 +56,7 @@ def row_of(row: dict[str, Any]) -> list[str]:
         f"{row['tokens']:.0f}",
         seconds,
         f"{row['problems']} x {row['seeds']}",
+        *([", ".join(map(str, row["on"]))] if several else []),
     ]
 
 
