@@ -105,13 +105,15 @@ class RaggedCache(Cache):
         self, model: nn.Module, token: Tensor, going: Tensor, ahead: int = 1
     ) -> Any:
         """One more token of each of the first B slots, (B,). Nothing waits for the
-        device. If the pass is recorded, keys are seen up to `ahead` tokens from here.
+        device. If the pass is recorded, `ahead` tokens will follow from here.
 
         A row that is not `going`, (B,), is given its last token once more and writes
         what stands there already. The caller counts `tokens`, and mends `held`, which
         grows by one for every row.
         """
         self.enter(range(len(token)), ahead)
+        if ahead > 1:  # records of one size can share their memory
+            self.reach = self.capacity
         lengths = self.lengths[: len(token)]
         position = (lengths - 1 + going.long())[:, None]
         places = self.offsets[: len(token), None] + position

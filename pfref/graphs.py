@@ -1,5 +1,6 @@
 """Repeat what is launched on a GPU without the host: CUDA graphs."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,16 +19,17 @@ class Repeater:
     and the device repeats it: to launch a token's kernels takes a host longer than a
     GPU takes to do them.
 
-    A decoder's first tokens go without: they warm up, and make the cache's buffers,
-    which a record would make anew, and empty, at every replay.
+    A decoder's tokens until its first look go without: they warm up, and make the
+    cache's buffers, which a record would make anew, and empty, at every replay.
     """
 
     def __init__(self, record: Recorder | None = None) -> None:
         self.record = record
+        self.last: Action | None = None
 
     def __call__(self, decoder: "Decoder", count: int) -> None:
         action: Action = decoder.token
-        if self.record and decoder.cache.capacity:
+        if self.record and count > 1 and decoder.fed_slots:
             action = self.recorded(decoder, count)
         for _ in range(count):
             action()
@@ -47,8 +49,11 @@ class Repeater:
             cache.advance(count - 1)
             return self.last
         except RuntimeError as error:
-            warnings.warn(f"tokens are not recorded: {error}", stacklevel=2)
-            cache.held, cache.calls, self.record = held, calls, None
+            cache.held, cache.calls = held, calls
+            # Memory may suffice another time, or without: a record takes some more.
+            if not isinstance(error, torch.OutOfMemoryError):
+                warnings.warn(f"tokens are not recorded: {error}", stacklevel=2)
+                self.record = self.last = None
             return decoder.token
         finally:
             decoder.ahead = 1
@@ -70,8 +75,11 @@ def recorder(device: torch.device) -> Recorder:
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 action()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # the first error tells more
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         torch.cuda.current_stream(device).wait_stream(stream)
         return graph.replay
 

@@ -92,8 +92,11 @@ def attend_ragged(
 
 ragged: Any = None
 if triton is not None:
-    # What changes from pass to pass must not compile the kernel anew.
-    @triton.jit(do_not_specialize=["queries", "keys", "limit_row", "limit_query"])
+    # What changes from pass to pass, or from model to model, must not compile the
+    # kernel anew: `works` has compiled all that a record may need.
+    VARIES = ["heads", "queries", "keys", "limit_row", "limit_query"]
+
+    @triton.jit(do_not_specialize=VARIES)
     def ragged(  # noqa: F811
         query, key, value, limits, out, z, scale, heads, queries, keys,
         key_row, key_head, key_step, value_row, value_head, value_step,

@@ -1,6 +1,7 @@
 """Tokens that are recorded once and replayed are those that the host would speak."""
 
 import copy
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -97,6 +98,33 @@ def test_a_model_that_cannot_be_recorded_goes_on_without(midway: bool) -> None:
     assert lm.repeat.record is None
 
 
+def test_memory_that_does_not_suffice_once() -> None:
+    """For a record, that is: these tokens go without, and the next are recorded."""
+    lm, prm = as_on_a_gpu()
+    plain, recorder, failed = found(lm, prm, LONG), Recorder(), list[bool]()
+
+    def record(action: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("out of memory")
+        return recorder(action)
+
+    lm.repeat = Repeater(record)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert alike(found(lm, prm, LONG), plain)
+    assert lm.repeat.record is not None and recorder.replays > 8
+
+
+def test_look_stays_the_same_in_a_step() -> None:
+    lm, _ = as_on_a_gpu()
+    paths = lm.start([lm.prompt(text) for text in TEXTS], 1, LONG)
+    paths.work.steps[1] = 8  # population 1 has looked once
+    lm.look = 64
+    with pytest.raises(ValueError, match="stays the same in a step"):
+        lm.extend(paths, torch.tensor([True, False, False]), generators(5, 3))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("heads", [4, 16])  # with the kernel and without
 def test_recorded_on_a_gpu(heads: int) -> None:
@@ -121,8 +149,8 @@ def test_recorded_on_a_gpu(heads: int) -> None:
     lm = LanguageModel(model, tokenizer_of())
     long = replace(LONG, max_tokens=200, max_step_tokens=60, max_steps=30)
     assert lm.repeat.record is not None and lm.look == 8
-    recorded = [found(lm, prm, long, 16) for _ in range(2)]
+    recorded = [found(lm, prm, long, 16) for _ in range(2)]  # two batches
     assert lm.repeat.record is not None, "it could not be recorded"
     lm.repeat = Repeater()
     plain = found(lm, prm, long, 16)
-    assert recorded == [plain, plain]
+    assert all(alike(one, plain) for one in recorded)

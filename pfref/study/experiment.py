@@ -2,6 +2,7 @@
 problem, so that a run that was stopped goes on where it was.
 """
 
+import contextlib
 import datetime
 import json
 import sys
@@ -220,7 +221,8 @@ def run_cell(
                 ) from error
             batch = max(cell.settings.together, batch // 2)
             print(f"pfref: out of memory; batch = {batch} from here", file=sys.stderr)
-        torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):  # some versions, after a failed record
+            torch.cuda.empty_cache()
 
 
 def solve_cell(
