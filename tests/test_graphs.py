@@ -116,6 +116,21 @@ def test_memory_that_does_not_suffice_once() -> None:
     assert lm.repeat.record is not None and recorder.replays > 8
 
 
+def test_records_of_one_size_share_their_memory() -> None:
+    """So they see keys as far as there is room, and not a little further each time."""
+    lm, prm = as_on_a_gpu()
+    recorder, seen = Recorder(), list[tuple[int, int]]()
+
+    def record(action: Any) -> Any:
+        replay, cache = recorder(action), action.__self__.cache
+        seen.append((cache.reach, cache.capacity))
+        return replay
+
+    lm.repeat = Repeater(record)
+    found(lm, prm, LONG)
+    assert seen and all(reach == capacity for reach, capacity in seen)
+
+
 def test_look_stays_the_same_in_a_step() -> None:
     lm, _ = as_on_a_gpu()
     paths = lm.start([lm.prompt(text) for text in TEXTS], 1, LONG)
