@@ -119,7 +119,7 @@ def groups(values: Array, names: Sequence[Any]) -> dict[str, float]:
 
 
 def machines(grades: Grades) -> dict[str, set[str]]:
-    """What the study ran on, each once, with the keys of the cells that ran there."""
+    """What the study ran on, each once, with the keys of cells meant to run there."""
     found: dict[str, set[str]] = {}
     for session in grades.study.sessions:
         e, (_, parts) = session["session"]["environment"], session["session"]["part"]
