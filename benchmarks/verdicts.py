@@ -5,8 +5,9 @@ repository does not hold.
 
 writes `right.json` beside the records. Problems come in the order of their names.
 
-rows     for each method at its largest N, seed 0: a character a problem, 1 right, 0
-         wrong, - not run; "METHOD, N = 2" at a smaller one that was run itself
+rows     for each method at its largest N, first seed: a character a problem, 1 right,
+         0 wrong, - not run; "METHOD, N = 2" at a smaller one that was run itself, and
+         "METHOD, seed 1" with another seed
 samples  for each problem a hexadecimal number, its first bit the first sample
 exact    how many of the right samples give the answer letter by letter
 levels   of the problems, a digit each, where the data names them
@@ -30,6 +31,7 @@ def letter(value: float) -> str:
 
 def rows(grades: Grades) -> dict[str, str]:
     order = np.argsort([item.id for item in grades.items])
+    seeds = sorted({cell["seed"] for cell in grades.study.current().values()})
     found = {}
     for (method, n), row in sorted(grades.rows.items(), key=lambda r: r[0][1]):
         if row is grades.of(method)[-1]:
@@ -38,17 +40,21 @@ def rows(grades: Grades) -> dict[str, str]:
             name = f"{method}, N = {n}"
         else:
             continue
-        found[name] = "".join(letter(x) for x in row.correct[0][order])
+        for seed, correct in zip(seeds, row.correct, strict=True):
+            told = name if seed == seeds[0] else f"{name}, seed {seed}"
+            if not np.isnan(correct).all():
+                found[told] = "".join(letter(x) for x in correct[order])
     return found
 
 
 def samples(grades: Grades, items: Sequence[Item]) -> dict[str, Any]:
     cells = grades.study.current()
-    keys = [cell["cell"] for cell in cells.values() if cell["label"] == "samples"]
+    own = [cell for cell in cells.values() if cell["label"] == "samples"]
+    key = min(own, key=lambda cell: cell["seed"])["cell"]
     found, exact = [], 0
     for item in items:
         reader = Reader(TASKS[grades.task], item)
-        run = next(run for run in grades.study.runs(item.id) if run.key == keys[0])
+        run = next(run for run in grades.study.runs(item.id) if run.key == key)
         right = [
             path.finished and reader.grade(reader.answer(path)) for path in run.paths
         ]
