@@ -31,7 +31,7 @@ def letter(value: float) -> str:
 
 def rows(grades: Grades) -> dict[str, str]:
     order = np.argsort([item.id for item in grades.items])
-    seeds = sorted({cell["seed"] for cell in grades.study.current().values()})
+    seeds = grades.study.seeds
     found = {}
     for (method, n), row in sorted(grades.rows.items(), key=lambda r: r[0][1]):
         if row is grades.of(method)[-1]:

@@ -177,7 +177,10 @@ class LanguageModel:
         decoder: Decoder = paths.work
         particles = paths.shape[1]
         if any(tokens % self.look for tokens in (AHEAD, *decoder.steps.values())):
-            raise ValueError(f"look divides {AHEAD} and stays the same in a step")
+            raise ValueError(
+                f"look is a divisor of {AHEAD}, not {self.look}, and stays the same in "
+                "a step"
+            )
         wanted = active.nonzero()[:, 0].tolist()
         fresh = [row for row in wanted if row // particles not in decoder.steps]
         if fresh:

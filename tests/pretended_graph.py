@@ -44,12 +44,11 @@ class Tape(TorchDispatchMode):
         if func._schema.name.split("::")[1] in WAITS:
             raise RuntimeError("operation not permitted when stream is capturing")
         given = {place(t) for t in tensors((args, kwargs))}
-        for argument, value in zip(func._schema.arguments, args, strict=False):
+        arguments = func._schema.arguments
+        named = dict(zip([a.name for a in arguments], args, strict=False)) | kwargs
+        for argument in arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
-                self.keep(value)
-        for argument in func._schema.arguments:
-            if argument.name in kwargs and argument.is_out:
-                self.keep(kwargs[argument.name])
+                self.keep(named.get(argument.name))
         out = func(*args, **kwargs)
         for tensor in tensors(out):
             if place(tensor) not in given:

@@ -848,7 +848,7 @@ def test_what_cannot_be_extended_is_refused(small: LanguageModel) -> None:
         small.extend(paths, everyone, generators(0, 2))
     small.look = 5
     try:
-        with pytest.raises(ValueError, match="look divides 64"):
+        with pytest.raises(ValueError, match="look is a divisor of 64, not 5"):
             small.extend(paths, everyone, generators(0, 2))
     finally:
         small.look = 1

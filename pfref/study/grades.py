@@ -119,7 +119,7 @@ def grade(
     for cell in cells.values():
         by_key.setdefault(cell["cell"], []).append(cell)
     study.check(items)
-    table = Table(items, sorted({cell["seed"] for cell in cells.values()}))
+    table = Table(items, study.seeds)
     failed: list[Failure] = []
     sizes = {cell["n"] for cell in cells.values()}
     sizes |= {2**k for k in range(max(sizes).bit_length())}

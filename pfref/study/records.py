@@ -232,6 +232,11 @@ class Study:
                     found[label, cell["n"], cell["seed"]] = cell
         return found
 
+    @property
+    def seeds(self) -> list[int]:
+        """Of the current cells."""
+        return sorted({seed for _, _, seed in self.current()})
+
 
 def files_of(folder: Path) -> list[Path]:
     """The files of records in a folder; without a packed file's sources."""
