@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .errors import UserError
     from .lm import LanguageModel, Proposal
     from .prm import RewardModel
+    from .probe import Probe
     from .smc import FeynmanKac, ParticleFilter, particle_filter
     from .solver import Solution, solve
 
@@ -19,6 +20,7 @@ __all__ = [
     "FeynmanKac",
     "LanguageModel",
     "ParticleFilter",
+    "Probe",
     "Proposal",
     "RewardModel",
     "Solution",
@@ -30,6 +32,7 @@ HOMES = {
     "FeynmanKac": "smc",
     "LanguageModel": "lm",
     "ParticleFilter": "smc",
+    "Probe": "probe",
     "Proposal": "lm",
     "RewardModel": "prm",
     "Solution": "solver",

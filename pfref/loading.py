@@ -15,6 +15,7 @@ from .hardware import best_dtype as best_dtype
 from .packing import pack
 
 SHIPPED = Path(__file__).parent / "minimath"
+PROBES = Path(__file__).parent / "probes"
 HUB_SECONDS = 10  # how long an unreachable hub may keep a user waiting
 LAYERS = {"full_attention", "sliding_attention"}  # kinds that pfref's caches hold
 OWN_ATTENTION = (
@@ -56,6 +57,14 @@ def locate(
             "such as Qwen/Qwen2.5-1.5B-Instruct, or minimath-small"
         )
     return folder_of(Path(download(text, revision, weights)), text, weights)
+
+
+def probe_file(name: str | Path) -> Path | None:
+    """The file of a probe: a shipped one by its name, or a .safetensors file."""
+    shipped, path = PROBES / f"{name}.safetensors", Path(name).expanduser()
+    if Path(name).name == str(name) and shipped.is_file():
+        return shipped
+    return path if path.suffix == ".safetensors" and not path.is_dir() else None
 
 
 def is_hub_id(name: str) -> bool:

@@ -1,7 +1,6 @@
 """The two models that a command or a recipe names."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from .errors import UserError
@@ -14,7 +13,6 @@ SERVED = {
     "in_flight": ("endpoint", "prm_endpoint"),
     "prm_endpoint_model": ("prm_endpoint",),
 }
-PROBES = Path(__file__).parent / "probes"
 
 
 def load_models(flags: Mapping[str, Any], replay: Any = None) -> tuple[Any, Any]:
@@ -28,6 +26,7 @@ def load_models(flags: Mapping[str, Any], replay: Any = None) -> tuple[Any, Any]
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     from .hardware import best_device
+    from .loading import probe_file
     from .prm import RewardModel
     from .probe import Probe
 
@@ -38,8 +37,8 @@ def load_models(flags: Mapping[str, Any], replay: Any = None) -> tuple[Any, Any]
     lm: Any = replay if replay and judge != "self" else policy(flags)
     if judge == "self":
         prm: Any = RewardModel.judging(lm)
-    elif file := probe_file(judge):
-        prm = Probe.load(file, lm)
+    elif probe_file(judge):
+        prm = Probe.load(judge, lm)
     else:
         names = ("family", "separator", "revision")
         named = {name: flags[f"prm_{name}"] for name in names}
@@ -58,6 +57,8 @@ def load_models(flags: Mapping[str, Any], replay: Any = None) -> tuple[Any, Any]
 
 def check(flags: Mapping[str, Any]) -> None:
     """Raises UserError for flags of models that do not go together."""
+    from .loading import probe_file
+
     have = {name for name, value in flags.items() if value is not None}
     for name, servers in SERVED.items():
         if name in have and not have & {*servers}:
@@ -104,14 +105,6 @@ def policy(flags: Mapping[str, Any]) -> Any:
     names = dict(model="endpoint_model", dialect="dialect", in_flight="in_flight")
     there = given(flags, names)
     return LanguageModel.connect(flags["endpoint"], flags["model"], **there, **common)
-
-
-def probe_file(name: str) -> Path | None:
-    """The file of a probe: a shipped one by its name, or a .safetensors file."""
-    shipped, path = PROBES / f"{name}.safetensors", Path(name).expanduser()
-    if Path(name).name == name and shipped.is_file():
-        return shipped
-    return path if path.suffix == ".safetensors" and not path.is_dir() else None
 
 
 def unreadable(

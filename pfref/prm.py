@@ -26,7 +26,7 @@ from .hardware import best_device
 from .judgement import AGGREGATIONS as AGGREGATIONS
 from .judgement import Judgement as Judgement
 from .judgement import consecutive
-from .loading import context_of, load_tokenizer, load_weights, locate
+from .loading import context_of, load_tokenizer, load_weights, locate, probe_file
 from .packing import plain
 from .prompts import refuse_unknown
 from .readers import NOWHERE, Rendered
@@ -76,6 +76,11 @@ class RewardModel:
         """
         from transformers import AutoModel
 
+        if probe_file(name):
+            raise UserError(
+                f"{name} is a probe, which reads a language model's states while it "
+                f'writes; load it by Probe.load("{name}", lm)'
+            )
         where = locate(name, revision)
         tokenizer, kind = family_at(where, name, family, separator)
         folder = Path(where["pretrained_model_name_or_path"])

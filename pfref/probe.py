@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .cache import RaggedCache
 from .errors import UserError
 from .judgement import AGGREGATIONS, Judgement
+from .loading import PROBES, probe_file
 
 if TYPE_CHECKING:
     from .lm import LanguageModel
@@ -100,8 +101,17 @@ class Probe:
         self.body = lm.model  # whose memory it shares
 
     @classmethod
-    def load(cls, file: str | Path, lm: "LanguageModel") -> "Probe":
-        """From a file that `write_probe` wrote. Raises UserError."""
+    def load(cls, name: str | Path, lm: "LanguageModel") -> "Probe":
+        """A shipped one (qwen2.5-coder-0.5b-probe), or a file that `write_probe` wrote.
+
+        Raises UserError if there is none, or if it belongs to another language model.
+        """
+        file = probe_file(name)
+        if file is None:
+            raise UserError(
+                f"there is no probe {name}; give a .safetensors file, or one of "
+                + ", ".join(sorted(path.stem for path in PROBES.glob("*")))
+            )
         try:
             with safe_open(str(file), "pt") as held:
                 told = json.loads((held.metadata() or {})["probe"])

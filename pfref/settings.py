@@ -206,6 +206,9 @@ class Settings:
         known = [f.name for f in fields(self)]
         for name in changes:
             if name not in known:
-                told = hint(name, known, "see pfref.Settings")
+                if name in {f.name for f in fields(Proposal)}:
+                    told = f"give proposal=Proposal({name}=...)"
+                else:
+                    told = hint(name, known, "see pfref.settings.Settings")
                 raise UserError(f"there is no option {name!r}; {told}")
         return replace(self, **changes)

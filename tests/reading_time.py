@@ -1,7 +1,8 @@
 """How long a chapter takes to read: `python -m tests.reading_time` prints a table.
 
 200 words a minute and 20 lines of code; formulas set apart, the list of references and
-what is folded do not count. Lines of the package that `show` displays do.
+what is folded do not count. Lines of the package that `show` displays do, and so does
+text that a cell computes.
 """
 
 import re
@@ -16,15 +17,30 @@ STATED = re.compile(r"^\*\*Time and seeds\.\*\* About (\d+) minutes to read", re
 
 def displayed(cell: Cell) -> int:
     """The lines of package source under a cell."""
-    if not re.search(r"\bshow\(", source(cell)):
+    if not shows(cell):
         return 0
     return sum(
         bool(line.strip())
-        for output in cell["outputs"]
-        for line in "".join(output.get("data", {}).get("text/markdown", ""))
-        .strip()
-        .splitlines()[1:-1]
+        for text in texts(cell)
+        for line in text.strip().splitlines()[1:-1]
     )
+
+
+def shows(cell: Cell) -> bool:
+    return bool(re.search(r"\bshow\(", source(cell)))
+
+
+def texts(cell: Cell) -> list[str]:
+    """What a cell puts on the page as text, not as print."""
+    found = (o.get("data", {}).get("text/markdown", "") for o in cell["outputs"])
+    return ["".join(text) for text in found]
+
+
+def count(text: str) -> int:
+    """The words of a text without its formulas, code and links."""
+    text = re.sub(r"\$\$.*?\$\$|```.*?```|<[^>]+>", " ", text, flags=re.S)
+    text = re.sub(r"\]\([^)]*\)", "] ", text)
+    return len(re.sub(r"\$[^$]*\$", "x", text).split())
 
 
 def parts(notebook: Notebook) -> tuple[int, int]:
@@ -33,17 +49,14 @@ def parts(notebook: Notebook) -> tuple[int, int]:
     for cell in notebook["cells"]:
         folded = {tag for tag in tags(cell) if tag.startswith(("hide-", "remove-"))}
         if cell["cell_type"] == "markdown":
-            text = source(cell)
-            if text.startswith("## References"):
-                continue
-            text = re.sub(r"\$\$.*?\$\$|```.*?```|<[^>]+>", " ", text, flags=re.S)
-            text = re.sub(r"\]\([^)]*\)", "] ", text)
-            words += len(re.sub(r"\$[^$]*\$", "x", text).split())
+            if not source(cell).startswith("## References"):
+                words += count(source(cell))
         elif not folded & {"hide-cell", "remove-cell"}:
             if not folded & {"hide-input", "remove-input"}:
                 lines += sum(bool(line.strip()) for line in source(cell).splitlines())
             if not folded & {"hide-output", "remove-output"}:
                 lines += displayed(cell)
+                words += 0 if shows(cell) else sum(map(count, texts(cell)))
     return words, lines
 
 

@@ -140,6 +140,11 @@ def test_help_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n{title}:\n" in text
 
 
+def test_an_option_of_the_proposal_is_sent_there() -> None:
+    with pytest.raises(UserError, match=r"give proposal=Proposal\(temperature=...\)"):
+        Settings().but(temperature=1.0)
+
+
 def test_values_of_a_recipe() -> None:
     base = settings_from(dict(temperature=0, temperatures=[1, 2], choose="vote"))
     assert base.proposal.temperature == 0 and base.temperatures == (1, 2)

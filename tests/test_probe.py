@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pfref import LanguageModel
+from pfref import LanguageModel, RewardModel
 from pfref.errors import UserError
 from pfref.judgement import Judgement
 from pfref.pair import load_models
@@ -144,6 +144,16 @@ def test_a_file_that_is_no_probe(tmp_path: File, text: str | None) -> None:
         file.write_text(text)
     with pytest.raises(UserError, match="is not a probe"):
         Probe.load(file, policy())
+
+
+def test_shipped_probes_have_names() -> None:
+    with pytest.raises(UserError, match="one of qwen2.5-coder-0.5b-probe, qwen"):
+        Probe.load("qwen-probe", policy())
+    name = "qwen2.5-coder-1.5b-probe"
+    with pytest.raises(UserError, match="belongs to another model|no layer"):
+        Probe.load(name, policy())  # found, and not this policy's
+    with pytest.raises(UserError, match="Probe.load"):
+        RewardModel.load(name)
 
 
 def flags(**changes: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..errors import UserError
-from ..pair import probe_file
+from ..loading import probe_file
 from ..paths import Paths
 from ..settings import Proposal, Settings
 from .recipe import ONCE, OUTSIDE, Cell, Recipe
