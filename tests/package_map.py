@@ -55,6 +55,7 @@ ROOMS = {
     ),
     "Studies: measures and reports": (
         *("study/measures", "study/report", "study/tables", "study/curves"),
+        "study/verdicts",
     ),
     "Studies: reward models": (
         *("study/rewards", "study/noisy", "study/probing", "study/outcomes"),

@@ -25,13 +25,15 @@ PLACES = {
     18: (2, 3, "18 experi-\nments"),
     19: (2, 4, "19 the\nstudy"),
     20: (1, 8, "20 a real\nmodel"),
-    21: (1, 5, "21 many\nmachines"),
+    21: (2, 8, "21\nMATH-500"),
+    22: (1, 5, "22 many\nmachines"),
 }
 # What a chapter needs and has not through another that it needs.
 NEEDS = {
     **{2: (1,), 4: (3,), 5: (4,), 6: (5,), 7: (6,), 8: (6,), 9: (8,), 10: (9,)},
     **{11: (10,), 12: (11,), 13: (1,), 14: (13,), 15: (2, 14), 16: (8,)},
-    **{17: (11, 15), 18: (14,), 19: (15, 18), 20: (12, 17), 21: (9, 13)},
+    **{17: (11, 15), 18: (14,), 19: (15, 18), 20: (12, 17), 21: (18, 20)},
+    22: (9, 13),
 }
 
 
@@ -46,10 +48,12 @@ def chapters(d: Drawing) -> None:
         x, y = place(chapter)
         for other in needed:
             u, v = place(other)
-            if (other, chapter) == (13, 21):  # between two columns
+            if (other, chapter) == (13, 22):  # between two columns
                 d.arrow((u - 38, v), (180, v), (180, y), (x + 38, y))
+            elif (other, chapter) == (18, 21):
+                d.arrow((u + 38, v), (268, v), (268, y), (x + 38, y))
             elif (other, chapter) == (17, 20):
-                d.arrow((u - 20, v + 20), (x + 38, y))
+                d.arrow((u - 20, v + 20), (x + 20, y - 20))
             elif v == y or (other, chapter) == (11, 17):
                 d.arrow((u + 38, v), (x - 38, y))
             else:
@@ -60,4 +64,4 @@ def chapters(d: Drawing) -> None:
         d.box(x, y, 76, 40, "", colour)
         d.label(x, y, name, size=SMALL)
     key = "blue: foundations\ngreen: language models\norange: experiments"
-    d.label(278, 470, key, size=SMALL)
+    d.label(160, 36, key, size=SMALL)
