@@ -19,8 +19,9 @@ NUMBERS = re.compile(r"(?<![\w.])-?[0-9][0-9,]*(?:\.[0-9]+)?|(?<![\w.])-?\.[0-9]
 def boxed(text: str) -> str | None:
     """The content of the last complete \\boxed{...} or \\fbox{...}, braces matched.
 
-    Escaped braces are not counted. Without any, the last "\\boxed 5" counts; None if
-    there is none either. Takes time linear in the text.
+    An empty one counts only if no other does. Escaped braces are not counted. Without
+    any, the last "\\boxed 5" counts; None if there is none either. Takes time linear in
+    the text.
     """
     if "box" not in text:  # most steps end before there is one
         return None
@@ -31,8 +32,9 @@ def boxed(text: str) -> str | None:
             opened.append((found.end(), bool(found[1])))
         elif found[0] == "}" and opened:
             start, is_box = opened.pop()
-            if is_box and start > last:
-                last, content = start, text[start : found.start()].strip()
+            inner = text[start : found.start()].strip()
+            if is_box and start > last and (inner or not content):
+                last, content = start, inner
     return bare_box(text) if content is None else content
 
 

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from .cache import RaggedCache
 
 NAME = "pfref"
+ATTENDS_TWICE = (
+    "the model attends twice in one layer, and pfref's cache holds one set of keys a "
+    "layer; serve such a model and give --endpoint"
+)
 AT_WORK: ContextVar["RaggedCache | None"] = ContextVar("cache at work", default=None)
 # The kernel behind torch's scaled_dot_product_attention on a CPU, which also gives z.
 FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
@@ -90,7 +94,8 @@ def attend(
         z_before = cache.groups.scatter(z_before, group * width)
         share = torch.sigmoid(z_before - z).to(out.dtype)
         out = torch.lerp(out, before, share)
-    return out.reshape(rows, heads, width, -1).transpose(1, 2), None
+    out = out.reshape(rows, heads, width, -1).transpose(1, 2)
+    return out.contiguous(), None  # some models view it
 
 
 def piece(
@@ -119,6 +124,10 @@ def piece(
     z = scores.logsumexp(-1, keepdim=True)
     weights = (scores - z.clamp(min=torch.finfo(exact).min)).exp()
     return weights.to(value.dtype) @ value, z
+
+
+def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from .attention import AT_WORK, cache_argument, only_at
+from .attention import AT_WORK, ATTENDS_TWICE, as_bias, cache_argument, only_at
+from .errors import UserError
 from .groups import Groups, in_groups, padded
 
 GROWTH = 64  # tokens by which the buffers grow, or by an eighth of what they hold
@@ -92,10 +93,11 @@ class RaggedCache(Cache):
         self.enter(range(len(ids)) if slots is None else slots, ids.shape[1])
         start = self.lengths[self.slots]
         position = start[:, None] + torch.arange(ids.shape[1], device=self.device)
-        output = self.run(
-            model, ids, position, self.offsets[self.slots, None] + position
-        )
-        self.lengths[self.slots] = start + torch.tensor(counts, device=self.device)
+        end = start + torch.tensor(counts, device=self.device)
+        # Padding is told a place that the row has, lest it lie beyond the context.
+        places = position.minimum((end[:, None] - 1).clamp(min=0))
+        output = self.run(model, ids, position, self.offsets[self.slots, None] + places)
+        self.lengths[self.slots] = end
         for slot, count in zip(self.batch, counts, strict=True):
             self.held[slot] += count
         self.tokens += sum(counts)
@@ -146,7 +148,7 @@ class RaggedCache(Cache):
 
     def run(self, model: nn.Module, ids: Tensor, own: Tensor, places: Tensor) -> Any:
         """One pass; own and places (B, width): tokens' places in their own, in all."""
-        self.position, self.known = own, {}
+        self.position, self.known, self.met = own, {}, set[int]()
         if self.reading is None:
             self.flat = (self.slots[:, None] * self.capacity + own).flatten()
         argument = cache_argument(type(model))  # type: ignore[arg-type]
@@ -183,8 +185,11 @@ class RaggedCache(Cache):
     def keep_prompt(self, layer: int, *new: Tensor) -> None:
         """Keys and values of prompts, (B, heads, L, d), as the attention sees them:
         some models make them anew at each token from something smaller, which is what
-        `update` is given.
+        `update` is given. Raises UserError if a layer attends twice.
         """
+        if layer in self.met:
+            raise UserError(ATTENDS_TWICE)
+        self.met.add(layer)
         for buffers, states in zip(self.prompts, new, strict=True):
             _, heads, width, size = states.shape
             if layer == len(buffers):  # the first group is the longest
@@ -293,7 +298,3 @@ class RaggedCache(Cache):
         """Of the buffers now."""
         pairs = (*self.prompts, *self.own)
         return sum(buffer.nbytes for buffers in pairs for buffer in buffers)
-
-
-def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf)

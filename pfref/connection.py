@@ -8,7 +8,7 @@ from typing import Any
 from .client import Client
 from .dialects import DIALECTS, OWNERS
 from .errors import UserError
-from .loading import context_of, load_tokenizer, locate
+from .loading import config_of, context_of, load_tokenizer, locate
 from .prompts import end_tokens, tell_once
 from .server import Endpoint
 
@@ -35,7 +35,7 @@ def connect(
 
     Raises UserError if no server answers, or it has no such model.
     """
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
     if dialect is not None and dialect not in DIALECTS:
         known = ", ".join(DIALECTS)
@@ -44,7 +44,7 @@ def connect(
         raise UserError(f"there is at least one request in flight, not {in_flight}")
     where = locate(tokenizer, revision, weights=False)
     own = load_tokenizer(where)
-    config = AutoConfig.from_pretrained(**where)
+    config = config_of(where)
     try:
         generation = GenerationConfig.from_pretrained(
             where["pretrained_model_name_or_path"]

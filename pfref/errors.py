@@ -19,6 +19,16 @@ def hint(name: str, known: Collection[str], otherwise: str) -> str:
 
 
 @contextmanager
+def reading(file: str | Path) -> Iterator[None]:
+    """What is wrong with a file of JSON, as a UserError."""
+    try:
+        yield
+    except (OSError, ValueError, AttributeError) as error:
+        told = getattr(error, "strerror", None) or "it is damaged, or no such file"
+        raise UserError(f"cannot read {file}: {told}; get it again") from error
+
+
+@contextmanager
 def writing(file: str | Path) -> Iterator[None]:
     """What the system refuses inside, as a UserError."""
     try:

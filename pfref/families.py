@@ -93,7 +93,8 @@ def itself(template_args: dict[str, Any] | None = None) -> Family:
     nearly everything, and one that thinks first has not thought.
     """
     opening = chat(template_args=template_args)
-    return Family("self", partial(asked, opening=opening, closing=question), YES)
+    closing = question(template_args)
+    return Family("self", partial(asked, opening=opening, closing=closing), YES)
 
 
 FAMILIES = {
@@ -207,6 +208,12 @@ def load_head(folder: Path, family: Family, tokenizer: Any, body: Any) -> LogOdd
     else:
         raise UserError(
             f"{folder} has no reward head ({family.head}*) in its safetensors files"
+        )
+    outputs = next(x for x in reversed([*net.parameters()]) if x.dim() == 2).shape[0]
+    if outputs > 2:
+        raise UserError(
+            f"{folder} has a head with {outputs} outputs; a reward model has one, the "
+            "log-odds, or two, wrong and right"
         )
     return LogOdds(net).eval()
 

@@ -76,7 +76,7 @@ def text_of(file: Path) -> str:
 def parsed(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

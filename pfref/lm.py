@@ -18,7 +18,13 @@ from .cache import RaggedCache
 from .decoding import AHEAD, Decoder
 from .graphs import Repeater, recorder
 from .hardware import best_device
-from .loading import context_of, load_tokenizer, load_weights, locate
+from .loading import (
+    check_known,
+    context_of,
+    load_tokenizer,
+    load_weights,
+    locate,
+)
 from .paths import Paths
 from .probe import Listener
 from .prompts import check_room, end_tokens, problem_ids
@@ -52,7 +58,8 @@ class LanguageModel:
         self.context = context_of(model.config)
         self.head = model.get_output_embeddings()
         self.vocabulary: int = self.head.weight.shape[0]
-        self.end_tokens = end_tokens(model, tokenizer)
+        found = end_tokens(model, tokenizer)
+        self.end_tokens = {k for k in found if 0 <= k < self.vocabulary}
         is_end = torch.zeros(self.vocabulary, dtype=torch.bool)
         is_end[list(self.end_tokens)] = True
         self.is_end = is_end.to(self.device)
@@ -108,6 +115,7 @@ class LanguageModel:
         """
         ids = problem_ids(self.tokenizer, problem, system, self.template_args)
         check_room(ids, self.context)
+        check_known(ids, self.vocabulary)
         return ids
 
     def check(self, settings: Settings) -> None:

@@ -4,12 +4,14 @@ Safetensors only, no remote code.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .errors import UserError
+from .attention import NAME
+from .errors import UserError, reading
 from .hardware import best_device as best_device
 from .hardware import best_dtype as best_dtype
 from .packing import pack
@@ -83,7 +85,8 @@ def folder_of(folder: Path, name: str, weights: bool = True) -> dict[str, Any]:
     adapter = folder / "adapter_config.json"
     if not (folder / "config.json").is_file():
         if adapter.is_file():
-            base = json.loads(adapter.read_text()).get("base_model_name_or_path")
+            with reading(adapter):
+                base = json.loads(adapter.read_text()).get("base_model_name_or_path")
             raise UserError(
                 f"{name} is an adapter of {base or 'another model'} and no model by "
                 "itself; merge it into its base (peft's merge_and_unload, then "
@@ -196,7 +199,7 @@ def load_weights(
             **safe,
             config=config,
             dtype=best_dtype(dtype, device, own),
-            attn_implementation="sdpa",
+            attn_implementation=NAME,
             output_loading_info=True,
         )
     except UserError:
@@ -206,7 +209,8 @@ def load_weights(
             f"{place}: {first_line(error)} Run `pip install gguf accelerate`"
         ) from error
     except Exception as error:
-        if "support an attention implementation" in str(error):
+        refused = ("support an attention implementation", f"'{NAME}'")
+        if any(words in str(error) for words in refused):
             raise UserError(OWN_ATTENTION.format(place=place)) from error
         raise UserError(f"{place} does not load: {first_line(error)}") from error
     finally:
@@ -221,6 +225,27 @@ def load_weights(
     model = model.to(device).eval().requires_grad_(False)
     pack(model)
     return model
+
+
+def check_known(ids: Sequence[int], rows: int) -> None:
+    """Raises UserError for a token beyond the `rows` of the model's embedding."""
+    if max(ids, default=0) >= rows:
+        raise UserError(
+            f"the tokenizer gives the token {max(ids)}, and the model knows {rows}; "
+            "they do not belong together, or the model was not resized"
+        )
+
+
+def config_of(where: dict[str, Any]) -> Any:
+    """A model's configuration, without its weights. Raises UserError."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(**where)
+    except Exception as error:
+        raise UserError(
+            f"{place_of(where)} does not load: {first_line(error)}"
+        ) from error
 
 
 def refuse_layers(config: Any, place: str) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .attention import NAME
 from .cache import RaggedCache
-from .errors import UserError
+from .errors import UserError, reading
 from .families import FAMILIES as FAMILIES
 from .families import Family, LogOdds, compared, family_of, itself, load_head, words_of
 from .families import new_head as new_head
@@ -26,7 +26,14 @@ from .hardware import best_device
 from .judgement import AGGREGATIONS as AGGREGATIONS
 from .judgement import Judgement as Judgement
 from .judgement import consecutive
-from .loading import context_of, load_tokenizer, load_weights, locate, probe_file
+from .loading import (
+    check_known,
+    context_of,
+    load_tokenizer,
+    load_weights,
+    locate,
+    probe_file,
+)
 from .packing import plain
 from .prompts import refuse_unknown
 from .readers import NOWHERE, Rendered
@@ -53,6 +60,7 @@ class RewardModel:
         body.set_attn_implementation(NAME)
         self.device = body.device
         self.context = context_of(body.config)
+        self.vocabulary: int = body.get_input_embeddings().weight.shape[0]
 
     @classmethod
     def load(
@@ -115,6 +123,7 @@ class RewardModel:
         """
         refuse_unknown(self.tokenizer, [problem], "the reward model")
         ids, _ = self.family.render(self.tokenizer, problem, ())
+        check_known(ids, self.vocabulary)
         if len(ids) >= self.context:
             raise UserError(
                 f"the problem has {len(ids)} tokens and the reward model's context is "
@@ -236,7 +245,8 @@ def family_at(
             "safetensors; give a folder or a hub id"
         )
     file = Path(where["pretrained_model_name_or_path"]) / "config.json"
-    architectures = json.loads(file.read_text()).get("architectures") or []
+    with reading(file):
+        architectures = json.loads(file.read_text()).get("architectures") or []
     kind = family_of(architectures, family, separator)
     if kind is None:
         raise UserError(

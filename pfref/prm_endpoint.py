@@ -11,6 +11,7 @@ which uses no prefix cache, so that T steps cost T / 2 times what they cost in t
 process; /v1/completions finds in the prefix cache what it has read.
 """
 
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
@@ -27,7 +28,7 @@ from .dialects import NEUTRAL
 from .errors import UserError
 from .families import Family, LogOdds, words_of
 from .judgement import Judgement
-from .loading import context_of, locate
+from .loading import config_of, context_of, locate
 from .prm import RewardModel, family_at
 from .readers import Rendered
 
@@ -71,6 +72,7 @@ class RewardEndpoint(RewardModel):
         self.odds = LogOdds(nn.Identity())
         self.pool = Pool(in_flight)
         self.body = None  # not in this process
+        self.vocabulary = sys.maxsize  # the server knows it
         self.device = torch.device("cpu")  # of what is computed here
 
     def start(self, problems: Sequence[str], copies: int) -> Judgement:
@@ -274,15 +276,13 @@ def connect(
     A key is taken from the environment's PFREF_PRM_API_KEY. Raises UserError if no
     server answers, if it has no such model, or if it cannot give log-odds.
     """
-    from transformers import AutoConfig
-
     if in_flight < 1:
         raise UserError(f"there is at least one request in flight, not {in_flight}")
     where = locate(tokenizer, revision, weights=False)
     own, kind = family_at(where, tokenizer, family, separator)
     client = Client(url, patience, variable=KEY)
     entry = chosen(listed(client), model, client.root)
-    context = context_of(AutoConfig.from_pretrained(**where))
+    context = context_of(config_of(where))
     if isinstance(most := entry.get("max_model_len"), int):  # with words it writes one
         context = min(context, most - (not isinstance(kind.head, str)))
     found = RewardEndpoint(client, entry["id"], own, kind, context, in_flight)

@@ -133,6 +133,11 @@ def chat_ids(
     words = mark.join(cut(tokenizer, problem))
     orders = mark.join(cut(tokenizer, system)) if system else None
     text = rendered(tokenizer, words, orders, template_args or {}, place)
+    if words.strip() not in text:
+        raise UserError(
+            f"{place} has a chat template that leaves the problem out; it may be for "
+            "messages in parts, as of models that read pictures"
+        )
     if orders and orders.strip() in text:
         refuse_unknown(tokenizer, [system or ""], place)
     elif orders and not optional_system:

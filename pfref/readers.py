@@ -253,7 +253,7 @@ def turns(tokenizer: Any) -> tuple[Ids, Ids, Ids]:
         {"role": role, "content": text}
         for role, text in (("user", user), ("assistant", reply)) * 2
     ]
-    text = tokenizer.apply_chat_template(said, tokenize=False)
+    text = filled(tokenizer, said)
     if text.count(user) != 2 or text.count(reply) != 2:
         raise UserError("the reward model's chat template leaves out what was said")
     start, between, _ = text.split(user)
@@ -266,18 +266,32 @@ def turns(tokenizer: Any) -> tuple[Ids, Ids, Ids]:
     )
 
 
-@lru_cache(maxsize=64)
-def question(tokenizer: Any) -> Ids:
-    """From a solution's end to where Yes or No is the next word."""
-    if not tokenizer.chat_template:
-        return tuple(inside(tokenizer, f"\n\n{QUESTION}\n"))
-    answer = unused("")
-    said = [
-        {"role": "user", "content": "?"},
-        {"role": "assistant", "content": answer},
-        {"role": "user", "content": QUESTION},
-    ]
-    text = tokenizer.apply_chat_template(
-        said, tokenize=False, add_generation_prompt=True
-    )
-    return control(tokenizer, text.partition(answer)[2])
+def question(template_args: dict[str, Any] | None = None) -> Callable[[Any], Ids]:
+    """From a solution's end to where Yes or No is the next word, for a tokenizer."""
+
+    @lru_cache(maxsize=64)
+    def closing(tokenizer: Any) -> Ids:
+        if not tokenizer.chat_template:
+            return tuple(inside(tokenizer, f"\n\n{QUESTION}\n"))
+        answer = unused("")
+        said = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": QUESTION},
+        ]
+        text = filled(
+            tokenizer, said, add_generation_prompt=True, **(template_args or {})
+        )
+        return control(tokenizer, text.partition(answer)[2])
+
+    return closing
+
+
+def filled(tokenizer: Any, said: list[dict[str, str]], **options: Any) -> str:
+    """The chat template's text. Raises UserError if it fails."""
+    try:
+        return str(tokenizer.apply_chat_template(said, tokenize=False, **options))
+    except Exception as error:  # templates raise what they like
+        raise UserError(
+            f"the reward model has a chat template that fails: {error}"
+        ) from error

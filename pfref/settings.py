@@ -190,6 +190,8 @@ class Settings:
     @property
     def together(self) -> int:
         """Particles of one problem that share their passes: of a sweep, or a round."""
+        if self.method == "greedy":
+            return 1
         if self.method in ("gibbs", "tempering"):
             return max(1, self.particles // self.sweeps)
         if self.method == "adaptive":

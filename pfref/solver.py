@@ -3,6 +3,7 @@ by name.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -96,10 +97,10 @@ def solve(
     texts = [problems] if isinstance(problems, str) else list(problems)
     if not all(isinstance(text, str) for text in texts):
         raise UserError("a problem is a text; give one text or a list of them")
-    sources = [
-        generator(settings.seed, text, texts[:k].count(text))
-        for k, text in enumerate(texts)
-    ]
+    seen, sources = Counter[str](), []
+    for text in texts:  # a text that comes again has another seed
+        sources.append(generator(settings.seed, text, seen[text]))
+        seen[text] += 1
     batches = [
         (modelled(texts[part], lm, prm, settings, task), sources[part])
         for part in in_batches(len(texts), settings)

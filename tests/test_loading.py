@@ -11,7 +11,6 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-import transformers
 from huggingface_hub.errors import (
     GatedRepoError,
     RepositoryNotFoundError,
@@ -247,7 +246,7 @@ def test_which_class_reads_a_tokenizer(
     """What lies beside a .gguf file may be another model's."""
     for name in ("AutoTokenizer", "PreTrainedTokenizerFast"):
         told = SimpleNamespace(from_pretrained=lambda name=name, **where: (name, where))
-        monkeypatch.setattr(transformers, name, told)
+        monkeypatch.setattr(f"transformers.{name}", told)
     where: dict[str, Any] = dict(pretrained_model_name_or_path=str(tmp_path))
     where |= dict(gguf_file="m.gguf") if gguf else {}
     if json_file:
@@ -277,7 +276,7 @@ def loaded(
     """By `load_weights`, of a tiny model."""
     config = Qwen2Config(**SHAPE)
     there = SimpleNamespace(from_pretrained=lambda **_: config)
-    monkeypatch.setattr(transformers, "AutoConfig", there)
+    monkeypatch.setattr("transformers.AutoConfig", there)
     where["pretrained_model_name_or_path"] = str(folder)
     return load_weights(factory, where, CPU, "float16")
 
@@ -296,7 +295,7 @@ def test_what_is_asked_of_transformers(
     usual: dict[str, Any] = dict(
         pretrained_model_name_or_path=str(tmp_path),
         dtype=torch.float16,
-        attn_implementation="sdpa",
+        attn_implementation="pfref",
         output_loading_info=True,
     )
     assert asked == usual | dict(use_safetensors=True)

@@ -292,8 +292,15 @@ def test_an_unknown_word_of_the_system_text_is_named() -> None:
 
 
 def test_a_template_may_trim_the_system_text() -> None:
-    tokenizer = byte_level("{{ messages[0].content | trim }}!")
-    assert tokenizer.decode(chat_ids(tokenizer, "an", " Be brief.\n")) == "Be brief.!"
+    tokenizer = byte_level("{{ messages[0].content | trim }}!{{ messages[1].content }}")
+    assert tokenizer.decode(chat_ids(tokenizer, "an", " Be brief.\n")) == "Be brief.!an"
+
+
+def test_a_template_that_leaves_the_problem_out() -> None:
+    """As those for messages in parts do with a text."""
+    parts = "{% for part in messages[0].content %}{{ part.text }}{% endfor %}"
+    with pytest.raises(UserError, match="leaves the problem out"):
+        chat_ids(byte_level(parts), "an")
 
 
 def test_an_error_without_words_has_its_name() -> None:

@@ -78,12 +78,14 @@ def replayed(place: Path, name: str, file: str, *more: str) -> list[Run]:
 @pytest.mark.parametrize("name", OTHERS)
 def test_as_if_it_had_been_there(place, name) -> None:
     """Rewards, weights, evidence, choice and counts are those of a run in which this
-    reward model judged the samples while they were written.
+    reward model judged the samples while they were written. The problem that could not
+    be run is not solved here either.
     """
     file = with_options(recipe(place), OTHERS[name])
     assert main(["run", file, "--quiet", "--out", str(place / f"run {name}")]) == 0
-    there = [run for run in runs_of(place / f"run {name}") if run.paths]
+    there = runs_of(place / f"run {name}")
     assert_same(replayed(place, name, file), there)
+    there = [run for run in there if run.paths]
     evidence = [run.log_evidence for run in written(place)]
     changed = [run.log_evidence for run in there] != pytest.approx(evidence, abs=0.01)
     assert changed == (name != "the same")
@@ -168,7 +170,8 @@ def test_records_of_several_kinds_in_one_folder(place, tmp_path, capsys) -> None
     (tmp_path / "records.jsonl").write_text("\n".join(lines) + "\n")
     common = ["--quiet", "--replay", str(tmp_path), "--out", str(place / "kinds")]
     assert main(["run", recipe(place), *common]) == 0
-    assert_same(runs_of(place / "kinds"), written(place))
+    found = [run for run in runs_of(place / "kinds") if run.paths]
+    assert_same(found, written(place))
     greedy = [recipe(place, "greedy"), "--quiet", "--limit", "2"]
     assert main(["run", *greedy, "--out", str(place / "g")]) == 0
     again = ["--seeds", "5", "--replay", str(place / "g")]

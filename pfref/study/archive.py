@@ -28,10 +28,16 @@ def pack(
     if not study.lines:
         raise UserError(f"{folder} holds no records; `pfref run` writes them")
     out = out or folder / PACKED
+    if not out.name.endswith(".jsonl.xz"):
+        raise UserError(
+            f"{out} is no name for packed records; give one that ends in .jsonl.xz, "
+            f"such as {PACKED}, under which `pfref report` finds them"
+        )
     draft = out.with_name(out.name + ".part")
     filters = [dict(id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME)]
     filters[0]["dict_size"] = 1 << 27
     check_place(out)
+    packed = False
     with writing(out):
         try:
             with lzma.open(draft, "wt", encoding="utf-8", filters=filters) as stream:
@@ -42,8 +48,14 @@ def pack(
                     if answers:
                         own = [bare(run, study.task_of(run)) for run in own]
                     if own:
+                        packed = True
                         own.sort(key=lambda run: order[run.key])
                         print(encode(own, digits=4), file=stream)
+            if not packed:
+                raise UserError(
+                    f"{folder} holds records, and what they are of is lost; give the "
+                    "`pfref run` that made them again, which writes it anew"
+                )
             os.replace(draft, out)
         finally:
             draft.unlink(missing_ok=True)

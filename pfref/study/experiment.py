@@ -151,7 +151,7 @@ def run(
             for cell, _ in todo.left:
                 if cell.models == first:
                     fitting(cell, lm, prm, ())
-        if todo.left or study.asked != asked(recipe):
+        if todo.left or study.asked != asked(recipe) or told(recipe, study):
             journal.append(headers(recipe, study, part, command))
         with bar(todo.particles, quiet) as progress:
 
@@ -248,16 +248,9 @@ def solve_cell(
 
 
 def failure(key: str, item: Item, reason: str) -> Run:
+    counts, batch = (0, 0, 0), (1, 0, 0, 0.0)
     return Run(
-        key,
-        item.id,
-        paths=[],
-        weights=[],
-        chosen=None,
-        log_evidence=None,
-        ancestors=None,
-        counts=(0, 0, 0),
-        batch=(1, 0, 0, 0.0),
+        *(key, item.id, [], [], None, None, None, counts, batch),
         failed=reason,
         text=mark(item.problem),
     )
@@ -284,9 +277,16 @@ def headers(
         environment=environment(),
         cells=asked(recipe),
     )
-    new = [
+    lines = dict(session=session), *told(recipe, study)
+    return [json.dumps(line) for line in lines]
+
+
+def told(recipe: Recipe, study: Study) -> list[dict[str, Any]]:
+    """What the records do not say yet of the recipe's cells: how an answer is chosen,
+    say, is no part of a cell's key, and may have changed.
+    """
+    return [
         header
         for header in json.loads(json.dumps([cell.header() for cell in recipe.cells]))
         if study.cells.get((header["cell"], header["label"])) != header
     ]
-    return [json.dumps(line) for line in (dict(session=session), *new)]

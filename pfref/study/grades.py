@@ -16,19 +16,12 @@ from ..settings import ROUND
 from ..solution import VOTES, Particle, choose
 from . import measures
 from .measures import Array
+from .recipe import EARLY, ORACLE, SAMPLED
 from .records import Run, Study, Written, read
 from .tasks import TASKS, Item, Task, load_items
 
-# What blocks of independent samples give: the row's name, and the choice.
-SAMPLED = {
-    "majority": "majority",
-    "best-of-N": "argmax",
-    "weighted best-of-N": "weighted",
-    "confidence vote": "confidence",
-}
 UNSCORED = ("majority", "confidence")  # choices that ask no reward model
 ALONE = ("greedy", "adaptive")  # methods that ask none
-EARLY, ORACLE = "early-stopped vote", "pass@N (oracle)"
 
 
 @dataclass
@@ -181,11 +174,17 @@ class Reader:
         if not answer:
             return -1
         if answer not in self.known:
-            alike = (k for k, a in enumerate(self.classes) if self.task.same(a, answer))
+            # `same` is not symmetric, so a class holds answers of one verdict only.
+            right = self.task.same(self.item.answer, answer)
+            alike = (
+                k
+                for k, a in enumerate(self.classes)
+                if self.right[k] == right and self.task.same(a, answer)
+            )
             self.known[answer] = k = next(alike, len(self.classes))
             if k == len(self.classes):
                 self.classes.append(answer)
-                self.right.append(self.task.same(self.item.answer, answer))
+                self.right.append(right)
         return self.known[answer]
 
     def grade(self, number: int) -> bool:

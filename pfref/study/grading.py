@@ -219,7 +219,9 @@ def word(value: str) -> str:
     Shorter ones may be products of variables.
     """
     found = WORD.fullmatch(value)
-    return normal_word(found[1] or found[2]) if found else ""
+    if not found:
+        return ""
+    return normal_word(found[1] if found[1] is not None else found[2])
 
 
 def plain_word(value: str) -> str:

@@ -137,7 +137,7 @@ def isotonic(curve: Array) -> Array:
 def reached(places: Array, curve: Array, level: Array) -> Array:
     """Where along `places` a curve that never falls, (draws, budgets), first reaches a
     level, (draws,), on straight lines: +inf beyond its last place, and -inf where the
-    first one is above it.
+    first one is above it; nan where the level is.
     """
     enough = curve >= level[:, None] - 1e-12
     at = enough.argmax(1)
@@ -147,7 +147,8 @@ def reached(places: Array, curve: Array, level: Array) -> Array:
         share = np.clip((level - y0) / (y1 - y0), 0, 1)
     x = places[before] + np.where(at > 0, share, 0.0) * (places[at] - places[before])
     below = (at == 0) & (curve[:, 0] > level + 1e-12)
-    return np.where(enough.any(1), np.where(below, -np.inf, x), np.inf)
+    found = np.where(enough.any(1), np.where(below, -np.inf, x), np.inf)
+    return np.where(np.isnan(level), np.nan, found)
 
 
 def rates(

@@ -134,6 +134,7 @@ def collect(flags: argparse.Namespace, lm: LanguageModel | None = None) -> None:
         folder = flags.out / name
         if wanted := missing(plan, folder, flags.part):
             lm = lm or LanguageModel.load(flags.model, flags.device, flags.dtype)
+            lm.listen(flags.layers)  # tells a layer that is not there
             folder.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(told))
             sample(plan, lm, folder, wanted, flags.quiet)

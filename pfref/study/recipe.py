@@ -20,6 +20,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,14 @@ ONCE = ("greedy",)  # the same for every budget and seed
 OWN = ("label", "budgets", "seeds", "bar")  # of a method, beside options and models
 TOP = ("task", "data", "skip", "limit", "budgets", "seeds", "settings", "method")
 ENDPOINTS = ("endpoint", "prm_endpoint")  # addresses of servers
+# What blocks of independent samples give: the row's name, and the choice.
+SAMPLED = {
+    "majority": "majority",
+    "best-of-N": "argmax",
+    "weighted best-of-N": "weighted",
+    "confidence vote": "confidence",
+}
+EARLY, ORACLE = "early-stopped vote", "pass@N (oracle)"
 KINDS: dict[str, tuple[type, str]] = {  # of entries for models; the others are texts
     "in_flight": (int, "a whole number"),
     "prm_noise": (float, "a finite number"),
@@ -165,6 +174,11 @@ class Recipe:
         for name in ("skip", "limit"):
             whole(name, table.get(name, 0), 0)
         cells = [cell for m in methods for cell in cells_of(table, m, common)]
+        if taken := {c.label for c in cells} & {*SAMPLED, EARLY, ORACLE}:
+            raise UserError(
+                f"{min(taken)!r} is a row that reports make of samples; give the "
+                "method another label"
+            )
         if len({(c.label, c.n, c.settings.seed) for c in cells}) < len(cells):
             raise UserError("two methods have one label; give each its own")
         seeds = list(dict.fromkeys(c.settings.seed for c in cells))
@@ -210,10 +224,12 @@ def cells_of(
         budgets = [max(budgets)]
     if settings.method in ONCE:
         budgets, seeds = [1], seeds[:1]
+    bar = method.get("bar", False)
+    if not isinstance(bar, bool):
+        raise UserError(f"method {label!r}: bar is true or false, not {bar!r}")
     for seed in seeds:
         for n in budgets:
             own = replace(settings, particles=n, seed=seed)
-            bar = bool(method.get("bar", False))
             yield Cell(label, own, models, table["task"], table["data"], bar)
 
 
@@ -262,17 +278,19 @@ def whole(name: str, value: Any, least: int | None) -> int:
 def numbers(name: str, values: Any, least: int | None) -> list[int]:
     if not isinstance(values, list) or not values:
         raise UserError(f"{name} is a list of whole numbers, such as {name} = [1, 4]")
-    if len(set(values)) < len(values):
+    found = [whole(f"each of {name}", value, least) for value in values]
+    if len(set(found)) < len(found):
         raise UserError(f"{name} names one number twice")
-    return [whole(f"each of {name}", value, least) for value in values]
+    return found
 
 
 def locate(name: str) -> Path:
     """A shipped recipe by name, or a file."""
     if (file := SHIPPED / f"{name}.toml").is_file():
         return file
-    if (file := Path(name)).is_file():
-        return file
+    with suppress(OSError):  # a name that is too long, or a folder that is closed
+        if (file := Path(name)).is_file():
+            return file
     known = sorted(file.stem for file in SHIPPED.glob("*.toml"))
     raise UserError(
         f"there is no recipe {name}; name a TOML file, or one of {', '.join(known)}"

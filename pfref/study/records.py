@@ -36,7 +36,10 @@ SCHEMA = 1
 NAMED = re.compile(r'\{"id":("(?:[^"\\]|\\.)*"),(?:"text":"([0-9a-f]+)",)?')
 TOLD = ("time", "part", "pfref", "environment", "cells")  # by a session
 # What damaged lines give.
-BROKEN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+BROKEN = (
+    *(ValueError, KeyError, TypeError, IndexError, AttributeError),
+    RecursionError,
+)
 
 
 class Written(NamedTuple):
@@ -123,19 +126,13 @@ def decode(line: dict[str, Any]) -> Iterator[Run]:
         weights = run["weights"]
         if not isinstance(weights, list):
             weights = [weights] * len(members)
-        yield Run(
-            run["key"],
-            line["id"],
-            members,
-            weights,
-            run.get("chosen"),
-            run.get("log_evidence"),
-            run.get("ancestors"),
-            tuple(run["counts"]),
-            tuple(run["batch"]),
-            run.get("failed"),
-            line.get("text"),
-        )
+        counts, batch = tuple(run["counts"]), tuple(run["batch"])
+        if len(counts) < 3 or len(batch) != 4 or batch[0] < 1:
+            raise ValueError("the counts are not whole")
+        names = ("chosen", "log_evidence", "ancestors", "failed")
+        others: dict[str, Any] = {name: run.get(name) for name in names}
+        others |= dict(counts=counts, batch=batch, text=line.get("text"))
+        yield Run(run["key"], line["id"], members, weights, **others)
 
 
 def run_of(key: str, id: str, solution: Any) -> Run:
@@ -186,6 +183,8 @@ class Study:
     done: set[tuple[str, str]] = field(default_factory=set)  # key and problem
     texts: dict[str, set[str]] = field(default_factory=dict)  # the problems' marks
     damaged: int = 0  # lines that could not be read
+    latest: str = ""  # session of the file that is being read
+    since: dict[tuple[str, str], str] = field(default_factory=dict)  # of the cells
 
     def runs(self, id: str) -> Iterator[Run]:
         """A problem's runs, each once. What two processes ran both counts once."""
@@ -250,6 +249,7 @@ def read(folder: Path, check: bool = True) -> Study:
     """
     study = Study()
     for file in files_of(folder):
+        study.latest = ""
         try:
             with opened(file) as stream:
                 for text in stream:
@@ -271,11 +271,14 @@ def take(study: Study, text: str, file: Path, check: bool) -> None:
                 raise UserError(f"{file} was written by a newer pfref; update this one")
             _ = [session[name] for name in TOLD]
             study.sessions.append(line)
+            study.latest = max(study.latest, session["time"])
         elif "cell" in line:
-            study.cells[line["cell"], line["label"]] = line
+            _ = line["n"], line["seed"], TASKS[line["task"]]
+            place = line["cell"], line["label"]
+            if study.since.get(place, "") <= study.latest:
+                study.cells[place], study.since[place] = line, study.latest
         else:
-            _ = line["paths"], line["steps"]
-            study.done.update((run["key"], line["id"]) for run in line["runs"])
+            study.done.update((run.key, run.id) for run in [*decode(line)])
             note(study, line["id"], line.get("text"), text)
     except UserError:
         raise

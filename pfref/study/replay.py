@@ -109,10 +109,10 @@ class Replay:
             for key, own in self.samples.items()
             if there[key] == wanted
             for run in own.values()
-            if len(run.paths) == cell.n
+            if len(run.paths) == cell.n or run.failed
         ]
-        if found := {run.id: run for run in runs if not answers_only(run)}:
-            return found
+        if any(run.paths and not answers_only(run) for run in runs):
+            return {run.id: run for run in runs if run.failed or not answers_only(run)}
         if runs:
             raise UserError(
                 f"{self.folder} keeps the answers of its solutions only; --replay "
@@ -161,9 +161,13 @@ class Replay:
         assert settings.method in METHODS
 
     def prompt(self, problem: str, system: str | None = None) -> list[int]:
-        """As many tokens as the prompt had; each is the number of its run."""
+        """As many tokens as the prompt had; each is the number of its run. Raises
+        UserError for a problem that could not be run, as it was recorded.
+        """
         if problem not in self.runs:
             return [0]
+        if reason := self.runs[problem].failed:
+            raise UserError(reason)
         return [self.numbers[problem]] * self.runs[problem].counts[0]
 
     def start(

@@ -12,8 +12,9 @@ import numpy as np
 from ..errors import UserError
 from ..printing import unread
 from . import measures
-from .grades import ORACLE, Grades, Row, grade
+from .grades import Grades, Row, grade
 from .measures import Array
+from .recipe import ORACLE
 
 NOT_RIVALS = (ORACLE,)
 
