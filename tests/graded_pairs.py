@@ -1,6 +1,28 @@
 """Hand-made pairs of a gold answer and an answer, and whether they are equal."""
 
 EQUAL = r"""
+(1,2) | (x,y)=(1,2)
+(1,2,3) | (a,b,c) = (1,2,3)
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \left(\begin{array}{cc}1&2\\3&4\end{array}\right)
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \left[\begin{matrix}1&2\\3&4\end{matrix}\right]
+\begin{pmatrix}1\\2\end{pmatrix} | \begin{bmatrix}1\\[2pt]2\end{bmatrix}
+5 | 5\\
+25^\circ\text{C} | 25
+60^\circ | \angle ABC = 60^\circ
+3 | \text{Total} = 3
+3\text{ m/s} | 3\text{ meters per second}
+60\text{ mph} | 60\text{ miles per hour}
+2\text{ L} | 2\text{ liters}
+5\text{ mL} | 5\text{ milliliters}
+4\text{ yd} | 4\text{ yards}
+\frac{\pi}{2} | pi/2
+\sqrt{3} | √3
+x^2+1 | x²+1
+\frac{2}{3} | ⅔
+2+3i | 2+3\mathrm{i}
+2e | 2\mathrm{e}
+2\pi | 2\mathrm{\pi}
+3000000 | 3\text{ million}
 42 | 42
 42 | 42.
 42 | $42$
@@ -127,6 +149,17 @@ x \in [-2,7] | -2 \leq x \leq 7
 """
 
 DIFFERENT = r"""
+5 | \text{}
+5 | \mathrm{}
+3 | 3\mathrm{i}
+5 | 2+3\mathrm{i}
+2 | 2\mathrm{e}
+2 | 2\mathrm{\pi}
+5 | 5\text{x}
+3 | 3\text{ million}
+3 | 3\text{ squared}
+5 | 5\text{ or 6}
+2 | 2\text{ dozen}
 20001 | 20000
 20000 | 20001
 1000000 | 1000001

@@ -31,6 +31,8 @@ from pfref.randomness import generator
         (r"\boxed{\boxed{4}", "4"),
         (r"} \boxed{4} {", "4"),
         (r"\boxed{}", ""),
+        (r"\boxed{5}, in \boxed{} as asked", "5"),
+        (r"in \boxed{}: \boxed{5}", "5"),
         (r"\boxed", None),
         (r"\boxed{5", None),
         (r"\boxed {5", None),

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from pfref import LanguageModel, attention
+from pfref import LanguageModel, UserError, attention
 from pfref import cache as cache_module
 from pfref.attention import AT_WORK, NAME, cache_argument, only_at, piece
 from pfref.cache import GROWTH, RaggedCache
@@ -298,6 +298,35 @@ def test_without_the_fused_kernel(
 
 
 # Rows
+
+
+@torch.inference_mode()
+def test_padding_is_told_no_place_beyond_the_context() -> None:
+    """GPT-2 has a table of places: beyond it there is nothing to look up."""
+    config = transformers.GPT2Config(
+        vocab_size=V, n_positions=24, n_embd=16, n_layer=2, n_head=2
+    )
+    model = transformers.GPT2LMHeadModel(config).eval()
+    plain = copy.deepcopy(model)
+    model.set_attn_implementation(NAME)
+    cache, prompt = RaggedCache(2), [1, 2, 3]
+    ids = torch.tensor([[*range(4, 22), 0, 0], [*range(5, 23), 23, 24]])
+    cache.read_prompts(model, [prompt], 2)
+    cache.extend(model, ids, [18, 20])
+    output = cache.extend(model, torch.tensor([[9, 0, 0, 0], [9, 0, 0, 0]]), [1, 1])
+    for row, own in enumerate((ids[0, :18], ids[1])):
+        right = full(plain, [*prompt, *own.tolist(), 9])[-1]
+        assert close(output.logits[row, 0], right)
+
+
+@torch.inference_mode()
+def test_a_layer_that_attends_twice_is_refused() -> None:
+    """Its second keys would take the place of the first."""
+    config = transformers.DiffLlamaConfig(**SIZES)
+    model = transformers.DiffLlamaForCausalLM(config).eval()
+    model.set_attn_implementation(NAME)
+    with pytest.raises(UserError, match="attends twice in one layer"):
+        RaggedCache(1).read_prompts(model, [[1, 2]], 1)
 
 
 @pytest.mark.parametrize("name", ["minimath-small", "Llama", "Gemma3"])

@@ -91,6 +91,29 @@ def test_what_is_recorded_is_not_run_again(recipe, tmp_path, monkeypatch) -> Non
     assert set(seen) == {"minimath500/005"} and len(seen) == 6
 
 
+def test_what_is_told_of_a_cell_may_change(recipe, tmp_path) -> None:
+    """How an answer is chosen is no part of its key; nor are lost headers the end."""
+    ran(tmp_path / "a", recipe)
+    file = tmp_path / "a/records.jsonl"
+    recipe.write_text(recipe.read_text() + 'choose = "argmax"\n')
+    for lost in (False, True):
+        if lost:
+            lines = file.read_text().splitlines(keepends=True)
+            file.write_text("".join(x for x in lines if not x.startswith('{"cell"')))
+            with pytest.raises(UserError, match="what they are of is lost"):
+                pack(tmp_path / "a", tmp_path / "a/records.jsonl.xz")
+        assert run(Recipe.read(str(recipe), limit=5), tmp_path / "a") == 0
+        cells = read(tmp_path / "a").current()
+        assert cells["filter", 4, 0]["settings"]["choose"] == "argmax"
+
+
+def test_records_are_not_packed_over_others(recipe, tmp_path) -> None:
+    ran(tmp_path / "a", recipe)
+    for name in ("records.jsonl", "study.xz"):
+        with pytest.raises(UserError, match=r"ends in \.jsonl\.xz"):
+            pack(tmp_path / "a", tmp_path / "a" / name)
+
+
 def test_a_damaged_line_is_told_and_run_again(recipe, tmp_path, capsys) -> None:
     whole = ran(tmp_path / "a", recipe)
     file = tmp_path / "a/records.jsonl"

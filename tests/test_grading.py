@@ -18,7 +18,9 @@ import pytest
 
 from pfref import prompts
 from pfref.study import grading
+from pfref.study.grades import Reader
 from pfref.study.grading import grader_version, same, same_number
+from pfref.study.tasks import TASKS, Item
 from pfref.study.verifier import Verifier, installed
 from tests.graded_pairs import DIFFERENT, EQUAL, pairs
 
@@ -320,3 +322,16 @@ def test_gold_answers_of_math500_equal_themselves() -> None:
     golds = [json.loads(line)["answer"] for line in lines]
     assert len(golds) == 500
     assert [g for g in golds if not all(same(g, s) for s in spellings(g))] == []
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_verdict_does_not_depend_on_what_came_first(order: int) -> None:
+    """`same` is not symmetric: 15 is 15 cm and 15 m, and 15 m is not 15 cm."""
+    for gold, right, wrong in (
+        (r"15\text{ cm}", "15", r"15\text{ m}"),
+        ("(1,2)", "1, 2", "2, 1"),
+        ("x = 3", "3", "y = 3"),
+    ):
+        reader = Reader(TASKS["math"], Item("", "", gold))
+        found = {a: reader.number(a) for a in (right, wrong)[::order]}
+        assert reader.grade(found[right]) and not reader.grade(found[wrong])

@@ -119,6 +119,8 @@ def test_the_template_arguments_reach_the_question(tmp_path: Path) -> None:
     lm = LanguageModel(language_model(tmp_path, tokenizer), tokenizer, {"quick": True})
     ids = RewardModel.judging(lm).prompt("the sum")
     assert ids == lm.prompt("the sum") and tokenizer.decode(ids).endswith("so")
+    whole, _ = RewardModel.judging(lm).render("the sum", ["12"])
+    assert tokenizer.decode(whole).endswith("so")  # where Yes or No comes next
 
 
 def test_a_model_without_a_template_is_asked_in_the_text(tmp_path: Path) -> None:
@@ -195,6 +197,10 @@ def test_what_is_no_reward_model(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "model.safetensors")
     (tmp_path / "judge.gguf").write_bytes(b"GGUF")
     refused(tmp_path / "judge.gguf", "is a .gguf file, and a reward model's head")
+    wide = tensors | {"score.weight": torch.zeros(3, tensors["score.weight"].shape[1])}
+    wide.pop("score.bias", None)
+    save_file(wide, tmp_path / "model.safetensors", {"format": "pt"})
+    refused(tmp_path, "a head with 3 outputs")
     del tensors["score.weight"]
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     refused(tmp_path, r"has no reward head \(score\.\*\)")

@@ -866,3 +866,20 @@ def test_rows_that_are_through_leave_once_they_are_a_quarter(
     done = lm.extend(paths, going(paths), generators(0, 1), forced)
     assert done.all() and paths.work.fed_slots == 8 * fed
     assert paths.generated.tolist() == [through + 16 * (8 - through)]
+
+
+def test_tokens_that_the_model_does_not_know(small: LanguageModel) -> None:
+    """A tokenizer with more words than the embedding has, and end tokens that are none
+    of its own.
+    """
+    lm = LanguageModel(small.model, small.tokenizer)
+    lm.vocabulary = 5
+    with pytest.raises(UserError, match="the model knows 5"):
+        lm.prompt("Compute 3+4.")
+    before = small.model.generation_config.eos_token_id
+    small.model.generation_config.eos_token_id = [2, -1, 99999]
+    try:
+        found = LanguageModel(small.model, small.tokenizer).end_tokens
+    finally:
+        small.model.generation_config.eos_token_id = before
+    assert 2 in found and not {-1, 99999} & found

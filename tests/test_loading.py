@@ -26,7 +26,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from pfref import LanguageModel, UserError
+from pfref import LanguageModel, RewardModel, UserError
 from pfref.loading import (
     HUB_SECONDS,
     SHIPPED,
@@ -468,3 +468,14 @@ def test_an_unreachable_hub_answers_within_seconds(monkeypatch) -> None:
     began = time.monotonic()
     refused("nobody/nothing-of-this-name", "hub cannot be reached")
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("name", ["config.json", "adapter_config.json"])
+@pytest.mark.parametrize("text", ["{bad", "[]"])
+def test_a_damaged_file_of_a_model_is_told(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UserError, match="cannot read|not load|adapter|config.json"):
+        RewardModel.load(tmp_path)

@@ -119,3 +119,9 @@ def test_intervals_cover_the_truth() -> None:
     assert 0.95 - spread - 0.01 <= inside / 400 <= 0.95 + spread
     values = np.where(np.arange(100) < 3, np.nan, 1.0)
     assert measures.estimate(values, weights) == (1.0, 1.0, 1.0)
+
+
+def test_a_level_that_is_not_known_is_reached_nowhere() -> None:
+    curve, level = np.array([[0.1, 0.2], [0.1, 0.2]]), np.array([0.15, np.nan])
+    found = measures.reached(np.array([0.0, 1.0]), curve, level)
+    assert found[0] == pytest.approx(0.5) and np.isnan(found[1])

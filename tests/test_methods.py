@@ -560,3 +560,9 @@ def test_missing_answers_are_the_same() -> None:
         assert not alike_answers("", "a", same)
     assert alike_answers("a", "a", lambda one, other: False)
     assert alike_answers("a", "b", anything) and not alike_answers("a", "b", None)
+
+
+def test_greedy_fills_a_batch() -> None:
+    """One row a problem, whatever the budget of the others."""
+    settings = Settings(method="greedy", particles=16, batch=128)
+    assert settings.together == 1 and settings.at_once == 128

@@ -35,6 +35,12 @@ GOOD = dict(task="minimath", data="minimath500", budgets=[1], seeds=[0])
         (dict(task=None), "it names no task"),
         (dict(budgets=[]), "budgets is a list"),
         (dict(budgets=[0]), "each of budgets is at least 1"),
+        (dict(budgets=[[1], [2]]), "each of budgets is a whole number, not [1]"),
+        (
+            dict(method=[dict(label="majority")]),
+            "'majority' is a row that reports",
+        ),
+        (dict(method=[dict(label="a", bar="no")]), "bar is true or false, not 'no'"),
         (dict(budgets=[4, 4]), "names one number twice"),
         (dict(seeds="0"), "seeds is a list"),
         (dict(limit=-1), "limit is at least 0"),
@@ -55,6 +61,8 @@ def test_mistakes_in_a_recipe(change, message) -> None:
     "arguments, message",
     [
         (["run", "nosuch"], "there is no recipe nosuch; name a TOML file, or one of"),
+        (["run", "x" * 5000], "there is no recipe xxx"),
+        (["run", "minimath500", "--data", "x" * 5000], "there is no set or file"),
         (["run", "README.md"], "cannot read the recipe README.md"),
         (["run", "minimath500", "--data", "nosuch"], "nosuch"),
         (["run", "minimath500", "--part", "3/2"], "3/2 is not a share"),

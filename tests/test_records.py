@@ -82,12 +82,39 @@ def test_no_weight_is_lost_when_packed() -> None:
         '{"session":{"schema":1,"time":"2026"}}',
         '{"session":{}}',
         "[]",
+        "[" * 100_000,
     ],
 )
 @pytest.mark.parametrize("check", [True, False])
 def test_a_damaged_line_is_counted(tmp_path, line: str, check: bool) -> None:
     (tmp_path / "records.jsonl").write_text(line + "\n")
     assert read(tmp_path, check).damaged == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(counts=[1, 2]), dict(batch=[0, 1, 1, 1.0]), dict(particles=[7])],
+)
+def test_a_line_that_is_no_whole_record_is_run_again(tmp_path, change) -> None:
+    """Else it would never be, and no report could read it."""
+    line = json.loads(encode([run_of("k", "p", [path_of("5")])]))
+    line["runs"][0] |= change
+    (tmp_path / "records.jsonl").write_text(json.dumps(line) + "\n")
+    study = read(tmp_path)
+    assert study.damaged == 1 and not study.done
+
+
+def test_the_newest_description_of_a_cell_holds(tmp_path) -> None:
+    """In whichever file: packed records come last by their name."""
+    told = dict(part=[1, 1], pfref="0", environment={}, cells=[["k", "a"]], schema=1)
+    cell = dict(cell="k", label="a", n=1, seed=0, task="minimath")
+    for name, time, choice in (("records.jsonl", "2", "vote"), ("records-9", "1", "")):
+        session, own = dict(session=told | dict(time=time)), cell | dict(choose=choice)
+        lines = [json.dumps(line) + "\n" for line in (session, own)]
+        (tmp_path / Path(name).with_suffix(".jsonl")).write_text("".join(lines))
+    assert read(tmp_path).cells["k", "a"]["choose"] == "vote"
+    (tmp_path / "records.jsonl").rename(tmp_path / "records-1.jsonl")
+    assert read(tmp_path).cells["k", "a"]["choose"] == "vote"
 
 
 def test_records_of_a_newer_format_are_refused(tmp_path) -> None:

@@ -185,3 +185,9 @@ def test_a_parquet_file_is_read(hub, tmp_path: Path) -> None:
     parquet.write_table(arrow.Table.from_pylist(rows), file)
     hub.files[tasks.HUB["aime2024"]] = file
     assert load_items("aime2024") == [Item("60", "a", "033")]
+
+
+def test_a_box_that_is_only_promised_ends_nothing() -> None:
+    for task in TASKS.values():
+        assert not task.done(r"I will put the answer into \boxed{}.")
+        assert task.done(r"so \boxed{5}.")

@@ -286,11 +286,10 @@ def numbers(name: str, values: Any, least: int | None) -> list[int]:
 
 def locate(name: str) -> Path:
     """A shipped recipe by name, or a file."""
-    if (file := SHIPPED / f"{name}.toml").is_file():
-        return file
     with suppress(OSError):  # a name that is too long, or a folder that is closed
-        if (file := Path(name)).is_file():
-            return file
+        for file in (SHIPPED / f"{name}.toml", Path(name)):
+            if file.is_file():
+                return file
     known = sorted(file.stem for file in SHIPPED.glob("*.toml"))
     raise UserError(
         f"there is no recipe {name}; name a TOML file, or one of {', '.join(known)}"

@@ -24,6 +24,13 @@ SYMBOLS = str.maketrans(
         "\u2265": r"\geq ",
         "\u00b1": r"\pm ",
         "\u00bd": r"\frac{1}{2}",
+        "\u2153": r"\frac{1}{3}",
+        "\u2154": r"\frac{2}{3}",
+        "\u00bc": r"\frac{1}{4}",
+        "\u00be": r"\frac{3}{4}",
+        "\u221a": r"\sqrt ",
+        "\u00b2": "^2",
+        "\u00b3": "^3",
     }
 )
 # What is replaced, in this order.
@@ -44,6 +51,13 @@ REWRITES = [
             r"\\text{",
         ),
         (r"\\text\s*\{\s*([-0-9.,/]+)\s*\}", r"\1"),
+        (r"\\text\s*\{\s*(i|e|\\pi)\s*\}", r" \1 "),
+        (r"(?<=[0-9])\s*\\text\s*\{\s*thousand\s*\}", r"\\times 10^{3}"),
+        (r"(?<=[0-9])\s*\\text\s*\{\s*million\s*\}", r"\\times 10^{6}"),
+        (r"(?<=[0-9])\s*\\text\s*\{\s*billion\s*\}", r"\\times 10^{9}"),
+        (r"(\^\\circ)\s*\\text\s*\{\s*[CF]\s*\}", r"\1"),
+        (r"\\\\\s*\[[0-9.]+(?:pt|em|ex|mm|cm)\]", r"\\\\"),
+        (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
         (r"\\text\s*\{\s*(or|and)\s*\}", r" \1 "),
         (r"\\text\s*\{\s*,\s*(or|and)\s*\}", r", "),
         (r",?\s+(?:or|and)\s+", ", "),
@@ -100,7 +114,21 @@ ALIASES = {
     "hour": "hr",
     "usd": "dollar",
     "sq": "square",
+    "liter": "l",
+    "litre": "l",
+    "milliliter": "ml",
+    "millilitre": "ml",
+    "yard": "yd",
+    "mph": "mi per hr",
+    "km/h": "km per hr",
+    "m/": "m per sec",  # without its s
+    "ft/": "ft per sec",
 }
+# What no unit is, behind a number.
+NO_UNIT = re.compile(
+    r"[\\0-9]|\b(?:and|or|hundred|thousand|million|billion|dozen|squared|cubed)\b"
+)
+LETTERS = {*"mgshlLNJWVAKCF"}  # units of one letter
 WORDED = re.compile(r"\s*\\text\s*\{([^{}]*)\}\s*(?:\^\{?([23])\}?)?$")
 BARE = re.compile(r"(?<=[0-9}])\s*([A-Za-z][A-Za-z/. ]*?)(?:\^\{?([23])\}?)?$")
 
@@ -124,7 +152,7 @@ def cleaned(text: str) -> str:
     for pattern, new in REWRITES:
         text = pattern.sub(new, text)
     text = re.sub(r"\s+", " ", text).strip()
-    while text.endswith((".", ",", ";", ":")):
+    while text.endswith((".", ",", ";", ":", "\\")) and not text.endswith("\\:"):
         text = text[:-1].rstrip()
     return text
 
@@ -153,11 +181,19 @@ def quantity(text: str) -> Quantity:
     elif found := WORDED.search(text) or BARE.search(text):
         value, name = text[: found.start()], found[1]
         if re.search(r"[0-9]|\\pi", value) and (
-            r"\text" in found[0]
+            (r"\text" in found[0] and is_unit(name))
             or all(UNITS.fullmatch(word.removesuffix("s")) for word in words(name))
         ):
             text, unit = value, unit_of(name, found[2])
     return Quantity(text.strip(), unit)
+
+
+def is_unit(name: str) -> bool:
+    """May a text behind a number be one? A digit, a number word or a variable is no
+    unit: `3\\text{ dozen}` is not 3.
+    """
+    name = name.strip()
+    return not NO_UNIT.search(name) and (len(name) != 1 or name in LETTERS)
 
 
 def words(text: str) -> list[str]:

@@ -13,7 +13,8 @@ TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
 OPENERS = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle"}
 CLOSERS = set(OPENERS.values())
 NAME = re.compile(
-    r"(?:[A-Za-z]|\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega)|[a-z]\([a-z]\)"
+    r"(?:\(\s*[A-Za-z]\s*(?:,\s*[A-Za-z]\s*)+\)|\\text\s*\{[A-Za-z ]+\}"
+    r"|\\angle\s*[A-Z]{1,3}|[A-Za-z]|\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega)|[a-z]\([a-z]\)"
     r"|[A-Za-z]_\{?[0-9A-Za-z]\}?)\s*(?:=|\\in(?![A-Za-z]))\s*"
 )
 MATRIX = re.compile(
@@ -106,7 +107,10 @@ def unions(text: str) -> list[str]:
 
 def matrix(text: str) -> tuple[str, list[list[str]]] | None:
     """A matrix's kind and cells. The kinds that only look different are one."""
-    found = MATRIX.fullmatch(text.strip())
+    text = text.strip()
+    if text[:1] + text[-1:] in ("()", "[]") and text.count(r"\begin") == 1:
+        text = text[1:-1].strip()  # \left( \begin{array} ... \right)
+    found = MATRIX.fullmatch(text)
     if not found or r"\begin" in found[2]:
         return None
     rows = re.split(r"\\\\", found[2].strip())
