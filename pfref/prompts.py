@@ -258,8 +258,8 @@ def refuse_unknown(tokenizer: Any, texts: list[str], place: str) -> None:
             text,
         )
         raise UserError(
-            f"{place} has a tokenizer that does not know {strange!r}; write it "
-            "otherwise (MiniMath's models read problems worded as MiniMath words them)"
+            f"{place} has a tokenizer that does not know {strange[:60]!r}; write "
+            "it otherwise (MiniMath's models read problems worded as MiniMath words them)"
         )
 
 

@@ -52,6 +52,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Granite": dict(attention_multiplier=0.3),
 }
 MORE: dict[str, dict[str, Any]] = {
+    "Afmoe": dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    | dict(num_dense_layers=1, **HEADS),
     "Apertus": {},
     "Arcee": {},
     "Cohere": {},
