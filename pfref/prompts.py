@@ -259,7 +259,8 @@ def refuse_unknown(tokenizer: Any, texts: list[str], place: str) -> None:
         )
         raise UserError(
             f"{place} has a tokenizer that does not know {strange[:60]!r}; write "
-            "it otherwise (MiniMath's models read problems worded as MiniMath words them)"
+            "it otherwise (MiniMath's models read problems worded as MiniMath words "
+            "them)"
         )
 
 
