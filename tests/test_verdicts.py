@@ -88,13 +88,15 @@ def test_a_part_has_the_same_samples(folder: Path) -> None:
 def test_ranking_by_hand() -> None:
     source = np.random.default_rng(1)
     x, good = source.integers(0, 4, (6, 5)) * 1.0, source.random((6, 5)) < 0.4
-    won = pairs = 0.0
-    for p, i, j in itertools.product(range(6), range(5), range(5)):
-        if good[p, i] and not good[p, j]:
-            pairs += 1
-            won += (x[p, i] > x[p, j]) + (x[p, i] == x[p, j]) / 2
-    mean, low, high = ranking(x, good)
-    assert mean == pytest.approx(won / pairs) and low <= mean <= high
+    for among in (np.ones_like(good), source.random((6, 5)) < 0.7):
+        won = pairs = 0.0
+        for p, i, j in itertools.product(range(6), range(5), range(5)):
+            if good[p, i] and not good[p, j] and among[p, i] and among[p, j]:
+                pairs += 1
+                won += (x[p, i] > x[p, j]) + (x[p, i] == x[p, j]) / 2
+        mean, low, high = ranking(x, good, among)
+        assert mean == pytest.approx(won / pairs) and low <= mean <= high
+    assert ranking(x, good) == ranking(x, good, np.ones_like(good))
 
 
 def test_mistakes_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

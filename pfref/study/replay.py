@@ -111,8 +111,9 @@ class Replay:
             for run in own.values()
             if len(run.paths) == cell.n or run.failed
         ]
-        if any(run.paths and not answers_only(run) for run in runs):
-            return {run.id: run for run in runs if run.failed or not answers_only(run)}
+        good = {run.id: run for run in runs if run.paths and not answers_only(run)}
+        if good:  # a failure counts where nothing else is recorded
+            return {run.id: run for run in runs if run.failed} | good
         if runs:
             raise UserError(
                 f"{self.folder} keeps the answers of its solutions only; --replay "

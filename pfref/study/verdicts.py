@@ -128,14 +128,15 @@ class Samples:
 
 
 def ranking(
-    x: Array, good: NDArray[np.bool_], draws: int = measures.DRAWS
+    x: Array, good: NDArray[np.bool_], among: NDArray[np.bool_] | None = None
 ) -> tuple[float, float, float]:
     """How often a right sample has the larger x than a wrong one of its problem, ties
-    counting half, and its 95 % interval over problems: (problems, n) both.
+    counting half, and its 95 % interval over problems: (problems, n) all. With `among`
+    of these samples only.
     """
-    group = np.repeat(np.arange(len(x)), x.shape[1])
-    wins, pairs = pairs_won(x.ravel(), good.ravel().astype(float), group)
-    weights = measures.resamples(len(x), draws)
+    here = np.ones_like(good) if among is None else among
+    wins, pairs = pairs_won(x[here], good[here].astype(float), here.nonzero()[0])
+    weights = measures.resamples(len(pairs))
     with np.errstate(invalid="ignore"):  # a draw may have no pair
         low, high = measures.interval((weights @ wins) / (weights @ pairs))
     return float(wins.sum() / pairs.sum()), low, high
