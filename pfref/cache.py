@@ -64,7 +64,7 @@ class RaggedCache(Cache):
         self.offsets = self.prompt_lengths.repeat_interleave(copies)
         groups = list(in_groups(counts))
         for group in groups:
-            self.reading = torch.tensor(group, device=self.device)
+            self.reading, self.met = torch.tensor(group, device=self.device), set[int]()
             ids = padded([prompts[k] for k in group], self.device)
             position = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
             with only_at(head, self.prompt_lengths[self.reading] - 1):
@@ -148,7 +148,7 @@ class RaggedCache(Cache):
 
     def run(self, model: nn.Module, ids: Tensor, own: Tensor, places: Tensor) -> Any:
         """One pass; own and places (B, width): tokens' places in their own, in all."""
-        self.position, self.known, self.met = own, {}, set[int]()
+        self.position, self.known = own, {}
         if self.reading is None:
             self.flat = (self.slots[:, None] * self.capacity + own).flatten()
         argument = cache_argument(type(model))  # type: ignore[arg-type]

@@ -209,7 +209,8 @@ def load_head(folder: Path, family: Family, tokenizer: Any, body: Any) -> LogOdd
         raise UserError(
             f"{folder} has no reward head ({family.head}*) in its safetensors files"
         )
-    outputs = next(x for x in reversed([*net.parameters()]) if x.dim() == 2).shape[0]
+    last: Any = [*net.modules()][-1]
+    outputs = last.out_features
     if outputs > 2:
         raise UserError(
             f"{folder} has a head with {outputs} outputs; a reward model has one, the "

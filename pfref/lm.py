@@ -18,13 +18,7 @@ from .cache import RaggedCache
 from .decoding import AHEAD, Decoder
 from .graphs import Repeater, recorder
 from .hardware import best_device
-from .loading import (
-    check_known,
-    context_of,
-    load_tokenizer,
-    load_weights,
-    locate,
-)
+from .loading import check_known, context_of, load_tokenizer, load_weights, locate
 from .paths import Paths
 from .probe import Listener
 from .prompts import check_room, end_tokens, problem_ids

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from .attention import NAME
 from .errors import UserError, reading
 from .hardware import best_device as best_device
 from .hardware import best_dtype as best_dtype
@@ -184,6 +183,8 @@ def load_weights(
     """
     from transformers import AutoConfig
     from transformers.utils import logging
+
+    from .attention import NAME
 
     place = place_of(where)
     safe = {} if "gguf_file" in where else dict(use_safetensors=True)

@@ -5,6 +5,7 @@ and the tokens that end.
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -192,32 +193,34 @@ def rendered(
 
     Where it has no system role, the system text goes before the problem.
     """
+    fill = partial(
+        filled, place, tokenizer, add_generation_prompt=True, **template_args
+    )
     user = {"role": "user", "content": problem}
-
-    def fill(messages: list[dict[str, str]]) -> str:
-        return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **template_args
-        )
-
     try:
-        try:
-            return fill(
-                [{"role": "system", "content": system}, user] if system else [user]
-            )
-        except Exception:  # templates raise what they like
-            if not system:
-                raise
-        text = fill([{"role": "user", "content": f"{system}\n\n{problem}"}])
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"{place} has a chat template that fails: {reason[0]}"
-        ) from error
+        return fill([{"role": "system", "content": system}, user] if system else [user])
+    except UserError:
+        if not system:
+            raise
+    text = fill([{"role": "user", "content": f"{system}\n\n{problem}"}])
     tell_once(
         f"{place} has a chat template without a system role; the system prompt goes "
         "before the problem"
     )
     return text
+
+
+def filled(
+    place: str, tokenizer: Any, said: list[dict[str, str]], /, **options: Any
+) -> str:
+    """The chat template's text of what was said. Raises UserError if it fails."""
+    try:
+        return tokenizer.apply_chat_template(said, tokenize=False, **options)
+    except Exception as error:  # templates raise what they like
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{place} has a chat template that fails: {reason[0]}"
+        ) from error
 
 
 def tell_once(message: str) -> None:

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from .errors import UserError
-from .prompts import begun, chat_ids, inside, plain_ids, unused
+from .prompts import begun, chat_ids, filled, inside, plain_ids, unused
 
 Ids = tuple[int, ...]
 Opening = Callable[[Any, str], Ids]  # (tokenizer, problem) -> ids before the solution
@@ -253,7 +253,7 @@ def turns(tokenizer: Any) -> tuple[Ids, Ids, Ids]:
         {"role": role, "content": text}
         for role, text in (("user", user), ("assistant", reply)) * 2
     ]
-    text = filled(tokenizer, said)
+    text = filled("the reward model", tokenizer, said)
     if text.count(user) != 2 or text.count(reply) != 2:
         raise UserError("the reward model's chat template leaves out what was said")
     start, between, _ = text.split(user)
@@ -279,19 +279,8 @@ def question(template_args: dict[str, Any] | None = None) -> Callable[[Any], Ids
             {"role": "assistant", "content": answer},
             {"role": "user", "content": QUESTION},
         ]
-        text = filled(
-            tokenizer, said, add_generation_prompt=True, **(template_args or {})
-        )
+        options = dict(add_generation_prompt=True) | (template_args or {})
+        text = filled("the reward model", tokenizer, said, **options)
         return control(tokenizer, text.partition(answer)[2])
 
     return closing
-
-
-def filled(tokenizer: Any, said: list[dict[str, str]], **options: Any) -> str:
-    """The chat template's text. Raises UserError if it fails."""
-    try:
-        return str(tokenizer.apply_chat_template(said, tokenize=False, **options))
-    except Exception as error:  # templates raise what they like
-        raise UserError(
-            f"the reward model has a chat template that fails: {error}"
-        ) from error

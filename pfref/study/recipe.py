@@ -17,10 +17,10 @@ Imports nothing slow.
 
 import hashlib
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -286,10 +286,9 @@ def numbers(name: str, values: Any, least: int | None) -> list[int]:
 
 def locate(name: str) -> Path:
     """A shipped recipe by name, or a file."""
-    with suppress(OSError):  # a name that is too long, or a folder that is closed
-        for file in (SHIPPED / f"{name}.toml", Path(name)):
-            if file.is_file():
-                return file
+    for file in (SHIPPED / f"{name}.toml", Path(name)):
+        if os.path.isfile(file):  # False too for a name that is too long
+            return file
     known = sorted(file.stem for file in SHIPPED.glob("*.toml"))
     raise UserError(
         f"there is no recipe {name}; name a TOML file, or one of {', '.join(known)}"

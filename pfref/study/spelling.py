@@ -121,8 +121,8 @@ ALIASES = {
     "yard": "yd",
     "mph": "mi per hr",
     "km/h": "km per hr",
-    "m/": "m per sec",  # without its s
-    "ft/": "ft per sec",
+    "m/s": "m per sec",
+    "ft/s": "ft per sec",
 }
 # What no unit is, behind a number.
 NO_UNIT = re.compile(
@@ -152,7 +152,7 @@ def cleaned(text: str) -> str:
     for pattern, new in REWRITES:
         text = pattern.sub(new, text)
     text = re.sub(r"\s+", " ", text).strip()
-    while text.endswith((".", ",", ";", ":", "\\")) and not text.endswith("\\:"):
+    while text.endswith((".", ",", ";", ":", "\\")):
         text = text[:-1].rstrip()
     return text
 
@@ -202,7 +202,10 @@ def words(text: str) -> list[str]:
 
 def unit_of(text: str, power: str | None) -> str:
     """One name for a unit's spellings: square inches, sq. in and inches^2."""
-    names = [word.removesuffix("s") or word for word in words(text)]
+    names = [
+        word if word in ALIASES else word.removesuffix("s") or word
+        for word in words(text)
+    ]
     names = [ALIASES.get(name, name) for name in names]
     for name, value in (("square", "2"), ("cubic", "3")):
         if name in names[:1]:

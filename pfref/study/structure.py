@@ -14,7 +14,8 @@ OPENERS = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle"}
 CLOSERS = set(OPENERS.values())
 NAME = re.compile(
     r"(?:\(\s*[A-Za-z]\s*(?:,\s*[A-Za-z]\s*)+\)|\\text\s*\{[A-Za-z ]+\}"
-    r"|\\angle\s*[A-Z]{1,3}|[A-Za-z]|\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega)|[a-z]\([a-z]\)"
+    r"|\\angle\s*[A-Z]{1,3}|\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega)"
+    r"|[A-Za-z]|[a-z]\([a-z]\)"
     r"|[A-Za-z]_\{?[0-9A-Za-z]\}?)\s*(?:=|\\in(?![A-Za-z]))\s*"
 )
 MATRIX = re.compile(

@@ -4,6 +4,7 @@ answers are equal. And their problems, shipped, from the hub or from a file.
 Imports nothing slow.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,11 +137,7 @@ def load_items(name: str | Path, limit: int | None = None, skip: int = 0) -> lis
         items = items_of(str(name), from_hub(str(name)), str(name))
     else:
         file = Path(name)
-        try:
-            there = file.exists()
-        except OSError:  # a name that is too long, or a folder that is closed
-            there = False
-        if not there:
+        if not os.path.exists(file):  # False too for a name that is too long
             known = ", ".join((*SHIPPED, *HUB))
             raise UserError(
                 f"there is no set or file {str(name)!r}; choose one of {known}, or "

@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from . import measures
 from .designs import pairs_won
 from .grades import Grades, Reader, grade
 from .measures import Array
+from .recipe import ORACLE
 from .records import Run, read
 from .tasks import TASKS, Item
 
@@ -103,10 +105,10 @@ class Samples:
             "weighted best-of-N": r,
             "weighted by odds": np.exp(self.log_w),
         }
-        won: dict[str, list[float]] = {name: [] for name in ("pass@N (oracle)",)}
-        won |= {name: [] for name in (*weights, "best-of-N")}
+        won: dict[str, list[float]]
+        won = {name: [] for name in (ORACLE, *weights, "best-of-N")}
         for p, good in enumerate(self.good):
-            won["pass@N (oracle)"].append(measures.pass_at(good.sum(), len(good), n))
+            won[ORACLE].append(measures.pass_at(good.sum(), len(good), n))
             at = measures.best(self.z[p], self.ended[p], n)
             won["best-of-N"].append(float(np.append(good, False)[at].mean()))
             right = self.answers[p][good]
@@ -119,8 +121,8 @@ class Samples:
         """The samples of some problems alone, without the methods' verdicts."""
         names = sorted(self.study.lines)
         at = [names.index(id) for id in sorted(ids)]
-        found = object.__new__(Samples)
-        found.__dict__ |= self.__dict__ | dict(rows={})
+        found = copy(self)
+        found.rows = {}
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray) and len(value):
                 setattr(found, name, value[at])
