@@ -162,6 +162,10 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"pfref: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a disk that is full, a name that is too long
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"pfref: {named}{error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\npfref: stopped", file=sys.stderr)
         return 130

@@ -14,11 +14,11 @@ from .errors import UserError, reading
 from .hardware import best_device as best_device
 from .hardware import best_dtype as best_dtype
 from .packing import pack
+from .supported import refuse_layers, refuse_readers
 
 SHIPPED = Path(__file__).parent / "minimath"
 PROBES = Path(__file__).parent / "probes"
 HUB_SECONDS = 10  # how long an unreachable hub may keep a user waiting
-LAYERS = {"full_attention", "sliding_attention"}  # kinds that pfref's caches hold
 OWN_ATTENTION = (
     "{place} has an architecture whose attention takes no masks of pfref's; take a "
     "model of another one, such as Llama's or Qwen's"
@@ -31,8 +31,8 @@ def locate(
     """Arguments for `from_pretrained`: `minimath-small` and its like are shipped.
 
     Without `weights`, what lies beside them will do. `revision` is a branch, tag or
-    commit of a hub id. Raises UserError if there is no
-    model of that name, or none that can be read.
+    commit of a hub id. Raises UserError if there is no model of that name, or none that
+    can be read.
     """
     text, path = str(name), Path(name).expanduser()
     shipped = SHIPPED / text.removeprefix("minimath-")
@@ -181,7 +181,7 @@ def load_weights(
 
     `dtype` is a torch dtype, its name, or "auto" or None for `best_dtype`'s choice.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     from .attention import NAME
@@ -194,6 +194,8 @@ def load_weights(
     try:
         config = AutoConfig.from_pretrained(**where)
         refuse_layers(config, place)
+        if factory is AutoModelForCausalLM:
+            refuse_readers(config, place)
         own = None if is_shipped(where) else config
         model, report = factory.from_pretrained(
             **where,
@@ -247,40 +249,6 @@ def config_of(where: dict[str, Any]) -> Any:
         raise UserError(
             f"{place_of(where)} does not load: {first_line(error)}"
         ) from error
-
-
-def refuse_layers(config: Any, place: str) -> None:
-    """Raises UserError for a model whose layers the caches cannot hold, or whose result
-    depends on what else is in its batch.
-    """
-    text = config.get_text_config()
-    listed = [
-        getattr(text, name, None) for name in ("layer_types", "layers_block_type")
-    ]
-    kinds = {kind for kinds in listed for kind in kinds or ()}
-    if others := kinds - LAYERS:
-        raise UserError(
-            f"{place} has layers of kind {', '.join(sorted(others))}, and pfref runs "
-            "full_attention and sliding_attention only; serve such a model and give "
-            "--endpoint"
-        )
-    if "longrope" in rope_types(text):
-        raise UserError(
-            f"{place} has longrope positions, which change with the longest text of a "
-            "batch, so that a problem's particles would depend on its neighbours; take "
-            "a model with other positions"
-        )
-
-
-def rope_types(config: Any) -> set[str]:
-    """The kinds of rotary positions, of which each kind of layer may have its own."""
-    found = set()
-    for name in ("rope_parameters", "rope_scaling"):
-        settings = getattr(config, name, None) or {}
-        for part in [settings, *settings.values()]:
-            if isinstance(part, dict):
-                found.add(str(part.get("rope_type", part.get("type"))))
-    return found
 
 
 def context_of(config: Any) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .errors import UserError, hint
 
+COLDEST = 1e-6  # temperature by which logits in float32 can be divided
 ROUND = 4  # samples of a problem between two looks of the early-stopped vote
 
 
@@ -52,11 +53,15 @@ class Proposal:
 
     def __post_init__(self) -> None:
         target, power = self.target or (1.0, 1.0)
-        if not 0 <= self.temperature < math.inf or not 0 < target < math.inf:
-            raise UserError(
-                "a temperature is a number that is not negative, and the target's is "
-                f"positive: not {self.temperature} and {self.target_temperature}"
-            )
+        for name, value in (
+            ("temperature", self.temperature or 1.0),
+            ("target's temperature", target),
+        ):
+            if not COLDEST <= value < math.inf:
+                raise UserError(
+                    f"the {name} is a number from {COLDEST:g}, and not {value:g}; "
+                    "temperature 0 takes the likeliest token"
+                )
         if not 0 < power < math.inf:
             raise UserError(f"the target's power is positive: not {power}")
         if self.temperature == 0 and self.target:

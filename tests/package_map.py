@@ -27,7 +27,7 @@ ROOMS = {
     ),
     "Under the proposal: caches, attention, devices": (
         *("cache", "groups", "attention", "kernels", "graphs"),
-        *("loading", "hardware", "packing"),
+        *("loading", "supported", "hardware", "packing"),
     ),
     "The policy behind an endpoint": (
         *("policy", "server", "client", "connection", "dialects"),

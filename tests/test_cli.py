@@ -267,13 +267,16 @@ def test_output_that_nobody_reads_on_is_no_traceback() -> None:
         ([PROBLEM, "--chat-template-args", "{"], "is not a JSON object"),
         ([PROBLEM, "--dtype", "int4"], "invalid choice"),
         ([PROBLEM, "--no-such-flag"], "unrecognized arguments"),
+        ([PROBLEM, "--model", "minimath-prm"], "which judges text and writes none"),
         ([PROBLEM, "--prm", "minimath-small"], "not a process reward model"),
         ([""], "the problem is empty"),
         (["Compute " + "1+" * 600 + "1."], "leaves no room"),
         ([PROBLEM, "-n", "0"], "at least one particle"),
         ([PROBLEM, "--max-step-tokens", "2"], "met a limit of length"),
         ([PROBLEM, "--tau", "0"], "must be positive"),
-        ([PROBLEM, "--temperature", "-1"], "not negative"),
+        ([PROBLEM, "--temperature", "-1"], "a number from 1e-06, and not -1;"),
+        ([PROBLEM, "--temperature", "1e-40"], "temperature 0 takes the likeliest"),
+        ([PROBLEM, "--target-temperature", "1e-7"], "target's temperature is a"),
         ([PROBLEM, "--temperature", "nan"], "nan is not a finite number"),
         ([PROBLEM, "--tau", "inf"], "inf is not a finite number"),
         ([PROBLEM, "--threshold", "much"], "invalid number value"),
@@ -296,6 +299,13 @@ def test_output_that_nobody_reads_on_is_no_traceback() -> None:
 )
 def test_bad_input(capsys, arguments, message) -> None:
     fails(capsys, arguments, message)
+
+
+@pytest.mark.parametrize("command", ["report", "pack"])
+def test_what_the_system_refuses_is_one_line(capsys, command: str) -> None:
+    name = "a" * 5000
+    assert main([command, name]) == 2
+    assert capsys.readouterr().err == f"pfref: {name}: File name too long\n"
 
 
 def test_unreachable_hub_is_one_quick_sentence(tmp_path) -> None:

@@ -37,9 +37,8 @@ from pfref.loading import (
     load_weights,
     locate,
     place_of,
-    refuse_layers,
-    rope_types,
 )
+from pfref.supported import refuse_layers, refuse_readers, rope_types
 
 CPU = torch.device("cpu")
 SHAPE: dict[str, Any] = dict(
@@ -348,6 +347,34 @@ def test_layers_and_positions_by_either_name() -> None:
     )
     assert found >= {"yarn", "linear"}
     assert not rope_types(SimpleNamespace()) & {"longrope"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "writes"),
+    [
+        (["Qwen2ForCausalLM"], True),
+        (["GPT2LMHeadModel"], True),
+        (["Qwen2_5_VLForConditionalGeneration"], True),
+        ([], True),  # nothing is told
+        (None, True),
+        (["Qwen2ForProcessRewardModel"], False),
+        (["Qwen2ForPrmModel"], False),
+        (["LlamaForTokenClassification"], False),
+        (["GemmaForSequenceClassification"], False),
+    ],
+)
+def test_reward_models_are_no_policies(kinds: list[str] | None, writes: bool) -> None:
+    config = SimpleNamespace(architectures=kinds)
+    if writes:
+        refuse_readers(config, "m")
+    else:
+        with pytest.raises(UserError, match="which judges text and writes none"):
+            refuse_readers(config, "m")
+
+
+def test_the_shipped_reward_model_is_no_policy() -> None:
+    with pytest.raises(UserError, match="give it as --prm"):
+        LanguageModel.load("minimath-prm")
 
 
 def test_the_first_line_of_an_error() -> None:
