@@ -36,9 +36,8 @@ def power(alpha: float) -> Priority:
 
 
 def target_ess(share: float) -> Priority:
-    """The largest alpha that leaves an effective sample size of `share` * N; if fewer
-    particles are alive than that, of `share` of those (Jasra et al. 2011 choose
-    temperatures so).
+    """The largest alpha that leaves `share` of the living particles effective (Jasra et
+    al. 2011 choose temperatures so).
     """
 
     def alpha_of(log_weights: Tensor, taken: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ def curves(
     methods: Sequence[str] | None = None,
     axes: Any = None,
 ) -> Any:
-    """Accuracy with 95 % intervals against `x`, n or tokens; returns the axes.
+    """Accuracy against `x`, n or tokens, with the reference's 95 % interval as a band;
+    returns the axes.
 
     methods  which to draw, and in which order (default: all but the oracle)
     A method of budget 1 only is a level line, dashed if it is the bar.

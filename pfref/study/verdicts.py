@@ -45,7 +45,8 @@ class Samples:
     good    is its answer right?              answers a number for each, -1 for none
     z       log-odds after its last step
     log_w, log_r  log weights by the odds of all steps and by the last score; -inf for
-            a sample that did not end
+            a sample that did not end. Weights are recorded as shares of a problem's;
+            one below 1e-6 counts as 1e-6
     rows    verdicts of the methods that ran, (problems,), nan where one did not
     levels  of the problems, (problems,), if the data names them
     """
