@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .lm import LanguageModel, Proposal
     from .prm import RewardModel
     from .probe import Probe
+    from .reward_function import RewardFunction
     from .smc import FeynmanKac, ParticleFilter, particle_filter
     from .solver import Solution, solve
 
@@ -22,6 +23,7 @@ __all__ = [
     "ParticleFilter",
     "Probe",
     "Proposal",
+    "RewardFunction",
     "RewardModel",
     "Solution",
     "UserError",
@@ -34,6 +36,7 @@ HOMES = {
     "ParticleFilter": "smc",
     "Probe": "probe",
     "Proposal": "lm",
+    "RewardFunction": "reward_function",
     "RewardModel": "prm",
     "Solution": "solver",
     "UserError": "errors",

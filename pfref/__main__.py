@@ -125,9 +125,9 @@ def solve_readable(
 
 
 def run_problems(a: argparse.Namespace) -> None:
-    from .minimath.problems import load_set
+    from .study.tasks import load_items
 
-    chosen = [p for p in load_set("minimath500") if a.level in (None, p.level)]
+    chosen = [p for p in load_items("minimath500") if a.level in (None, p.level)]
     for problem in chosen[: max(0, a.n)]:
         if a.json:
             names = ("problem", "level", "subject", "answer")

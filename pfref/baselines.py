@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .answers import boxed
+from .inputs import listed
 from .policy import Policy
 from .prm import RewardModel
 from .randomness import generator
@@ -33,6 +34,7 @@ def greedy(
         max_step_tokens=max_tokens,
         max_tokens=max_tokens,
     )
+    problems = listed(problems)
     prompts = [lm.prompt(problem, system) for problem in problems]
     found: list[str | None] = []
     for part in in_batches(len(prompts), Settings(particles=1)):
@@ -56,7 +58,7 @@ def independent(
     The choices below read them; their own `answer` is a vote by the product of the
     odds, another method.
     """
-    return solve(list(problems), lm, prm, samples, threshold=0.0, **options)
+    return solve(listed(problems), lm, prm, samples, threshold=0.0, **options)
 
 
 def best_of(solution: Solution) -> str | None:
@@ -79,5 +81,5 @@ def majority(solution: Solution) -> str | None:
 
 
 def answer_by(choice: str, solution: Solution) -> str | None:
-    chosen = choose(choice, solution.particles)
+    chosen = choose(choice, solution.particles, solution.same)
     return chosen.answer if chosen else None

@@ -22,7 +22,9 @@ def best_device(device: str | torch.device | None) -> torch.device:
     Raises UserError if there is no such device, or pfref does not run on it.
     """
     try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        found = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"there is no device {device!r}; give cpu or cuda") from error
     if found.type not in ("cpu", "cuda"):

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,18 @@ PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 NAMES = ("problem", "question")  # of the field or column that holds a problem
 
 
-def read_problems(file: Path) -> list[str]:
+def listed(problems: Sequence[str]) -> list[str]:
+    """Problems that are given in Python. Raises UserError for one text, whose letters
+    would be taken for problems, for what is no text, and for none.
+    """
+    if isinstance(problems, str) or not all(isinstance(p, str) for p in problems):
+        raise UserError("a problem is a text; give a list of texts")
+    if not len(problems):
+        raise UserError("there is no problem to solve")
+    return list(problems)
+
+
+def read_problems(file: str | Path) -> list[str]:
     """The problems of a file, in its order.
 
     A .csv or .tsv file has a column "problem" or "question". A .jsonl or .json file,
@@ -24,8 +36,8 @@ def read_problems(file: Path) -> list[str]:
 
     Raises UserError if the file cannot be read, or holds no problem, or a bad one.
     """
-    text = text_of(file)
-    suffix = file.suffix.lower()
+    file = Path(file)
+    text, suffix = text_of(file), file.suffix.lower()
     if suffix in (".csv", ".tsv"):
         problems = from_table(file, text, "\t" if suffix == ".tsv" else ",")
     else:

@@ -1,5 +1,6 @@
 """What a reward model has read of many partial solutions, and its scores of steps."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -99,7 +100,9 @@ class Judgement:
 
 
 class Scorer(Protocol):
-    """What gives partial solutions their rewards: `prm.RewardModel`, `probe.Probe`."""
+    """What gives partial solutions their rewards: `prm.RewardModel`, `probe.Probe`,
+    `reward_function.RewardFunction`.
+    """
 
     def prompt(self, problem: str) -> list[int]: ...
     def start(self, problems: Sequence[str], copies: int) -> Judgement: ...
@@ -143,6 +146,58 @@ AGGREGATIONS: dict[str, Aggregation] = {
     "prod": product,
     "model": last,
 }
+
+
+class StepScorer(ABC):
+    """A scorer that tells the log-odds of each new step once, and has no cache."""
+
+    device: torch.device
+
+    @abstractmethod
+    def scores(
+        self,
+        judgement: Judgement,
+        rows: list[int],
+        steps: Sequence[Sequence[str]],
+        states: Tensor | None,
+    ) -> Tensor:
+        """Of some rows, in their order, (B,): the score of the last step of each."""
+
+    def prompt(self, problem: str) -> list[int]:
+        """Nothing is tokenised."""
+        return []
+
+    def start(self, problems: Sequence[str], copies: int) -> Judgement:
+        cache = RaggedCache(len(problems) * copies, self.device)  # stays empty
+        return Judgement.of(list(problems), [[] for _ in problems], cache)
+
+    def fork(self, judgement: Judgement, ancestors: Tensor) -> None:
+        """Row r becomes a copy of row ancestors[r], (R,)."""
+        judgement.fork(ancestors)
+
+    @torch.inference_mode()
+    def extend(
+        self,
+        judgement: Judgement,
+        moved: Tensor,
+        steps: Sequence[Sequence[str]],
+        aggregation: str = "last",
+        states: Tensor | None = None,
+    ) -> None:
+        """Score the last step of the rows in `moved`, (R,); steps[r] are all of row
+        r's. The aggregation `model`, one score for all, is the last step's.
+        """
+        rows = moved.nonzero()[:, 0].tolist()
+        if not rows:
+            return
+        last = [max(0, len(steps[row]) - 1) for row in rows]
+        judgement.make_room(max(last) + 1)
+        found = self.scores(judgement, rows, steps, states)
+        judgement.scores[rows, last] = found.to(judgement.scores)
+
+    def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor:
+        """Of every row's prefix, (R,) float64, aggregated over its steps."""
+        return AGGREGATIONS[aggregation](judgement.scores).double()
 
 
 def consecutive(slots: list[int]) -> Sequence[int]:

@@ -37,6 +37,8 @@ SPARE = 0.25  # elsewhere, the share of slots that may be through before rows ar
 class LanguageModel:
     """A causal language model as a stepwise proposal: `LanguageModel.load(name)`.
 
+    It serves one thread at a time; threads need models of their own.
+
     look    tokens between two looks of the host at the rows, a divisor of 64; 1 on a
             CPU
     repeat  takes these tokens, on a GPU by replaying one

@@ -8,10 +8,10 @@ import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from .errors import UserError, hint
-from .settings import Proposal, Settings
+from .settings import Proposal, Settings, kind_of
 
 
 def number(text: str) -> float:
@@ -40,12 +40,6 @@ OPTIONS = {
 }
 READERS = {int: int, float: number, str: str, tuple: numbers}
 ESCAPED = ("delimiter",)  # whose flags take \\n; others may hold LaTeX
-WORDS = {
-    int: "a whole number",
-    float: "a finite number",
-    str: "a text",
-    tuple: "a list of finite numbers",
-}
 
 
 def flag(name: str) -> str:
@@ -81,15 +75,6 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def kind_of(annotation: Any) -> type:
-    """What a field holds when it is not None: int, float, str, tuple or dict."""
-    known = (int, float, str, tuple, dict)
-    for part in (annotation, *get_args(annotation)):
-        if (kind := get_origin(part) or part) in known:
-            return kind
-    raise TypeError(f"no argument can be made of {annotation}")
-
-
 def settings_from(values: Mapping[str, Any], base: Settings | None = None) -> Settings:
     """Settings, with options of the proposal named beside the others.
 
@@ -98,32 +83,14 @@ def settings_from(values: Mapping[str, Any], base: Settings | None = None) -> Se
     Raises UserError.
     """
     base = base or Settings()
-    for name, value in values.items():
+    for name in values:
         if name not in OPTIONS:
             told = hint(name, OPTIONS, "`pfref solve --help` lists them")
             raise UserError(f"there is no option {name!r}; {told}")
-        if not fits(value, OPTIONS[name].type):
-            word = WORDS[kind_of(OPTIONS[name].type)]
-            raise UserError(f"{name} is {word}, not {value!r}")
     own = {o.name for o in fields(Proposal)}
-    tidy: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-    }
-    inner: dict[str, Any] = {k: tidy.pop(k) for k in list(tidy) if k in own}
-    return base.but(**tidy, proposal=replace(base.proposal, **inner))
-
-
-def fits(value: Any, annotation: Any) -> bool:
-    kind = kind_of(annotation)
-    if value is None:
-        return type(None) in get_args(annotation)
-    if kind is tuple:
-        return isinstance(value, list | tuple) and all(fits(v, float) for v in value)
-    if isinstance(value, bool):
-        return False
-    if kind is float:
-        return isinstance(value, int | float) and math.isfinite(value)
-    return isinstance(value, kind)
+    outer = {k: v for k, v in values.items() if k not in own}
+    inner = {k: v for k, v in values.items() if k in own}
+    return base.but(**outer, proposal=replace(base.proposal, **inner))
 
 
 def options_of(a: argparse.Namespace) -> Settings:

@@ -17,9 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .cache import RaggedCache
 from .errors import UserError
-from .judgement import AGGREGATIONS, Judgement
+from .judgement import Judgement, StepScorer
 from .loading import PROBES, probe_file
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def blocks_of(model: nn.Module) -> nn.ModuleList:
     return next(found)
 
 
-class Probe:
+class Probe(StepScorer):
     """A linear reward model on the states of `lm`: z = w . x / rms(x) + b.
 
     weight  (h,) and bias (), in float32
@@ -124,51 +123,28 @@ class Probe:
             ) from error
         return cls(lm, layer, weight, bias)
 
-    def prompt(self, problem: str) -> list[int]:
-        """Nothing: the policy reads the problem."""
-        return []
-
     def start(self, problems: Sequence[str], copies: int) -> Judgement:
         if self.lm.listener is None or self.lm.listener.layers != self.layers:
             self.lm.listen(self.layers)  # another probe was at work
-        cache = RaggedCache(len(problems) * copies, self.device)  # stays empty
-        return Judgement.of(list(problems), [[] for _ in problems], cache)
+        return super().start(problems, copies)
 
-    def fork(self, judgement: Judgement, ancestors: Tensor) -> None:
-        judgement.fork(ancestors)
-
-    @torch.inference_mode()
-    def extend(
+    def scores(
         self,
         judgement: Judgement,
-        moved: Tensor,
+        rows: list[int],
         steps: Sequence[Sequence[str]],
-        aggregation: str = "last",
-        states: Tensor | None = None,
-    ) -> None:
-        """Score the last step of the rows in `moved`, (R,), from their states (R, h).
-
-        The aggregation `model`, one score for all, is the last step's.
-        """
-        rows = moved.nonzero()[:, 0]
-        if not len(rows):
-            return
+        states: Tensor | None,
+    ) -> Tensor:
+        """From their states, of all rows (R, h)."""
         if states is None:
             raise ValueError("a probe reads the states of a language model")
-        last = [len(steps[row]) - 1 for row in rows.tolist()]
-        judgement.make_room(max(last) + 1)
-        place = torch.tensor([rows.tolist(), last], device=self.device)
-        found = log_odds(states[place[0]], self.weight, self.bias)
+        found = log_odds(states[rows], self.weight, self.bias)
         if not found.isfinite().all():
             raise UserError(
                 "the language model's states are not finite; load it in float32 or "
                 "bfloat16, and check its weights"
             )
-        judgement.scores[place[0], place[1]] = found
-
-    def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor:
-        """Of every row's prefix, (R,) float64, aggregated over its steps."""
-        return AGGREGATIONS[aggregation](judgement.scores).double()
+        return found
 
 
 def write_probe(

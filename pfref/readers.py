@@ -67,7 +67,8 @@ def one_token(tokenizer: Any, text: str) -> int:
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
         raise UserError(
             f"the reward model's tokenizer lacks {text!r} as one token; use the "
-            "tokenizer that came with the reward model, and name its family"
+            "tokenizer that came with it, and name its family (a language model that "
+            "judges itself needs the words as tokens)"
         )
     return ids[0]
 

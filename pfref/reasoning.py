@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from .errors import UserError
+from .inputs import listed
 from .judgement import AGGREGATIONS, Judgement, Scorer
 from .paths import Paths
 from .policy import Policy
@@ -104,9 +104,7 @@ class Reasoning(FeynmanKac[Thoughts]):
         Settings(finished=finished, tau=tau)
         check_choice("potential", potential, POTENTIALS)  # you may add your own
         check_choice("aggregation", aggregation, AGGREGATIONS)
-        if not problems:
-            raise UserError("there is no problem to solve")
-        self.lm, self.prm, self.problems = lm, prm, list(problems)
+        self.lm, self.prm, self.problems = lm, prm, listed(problems)
         self.proposal, self.aggregation = proposal or Proposal(), aggregation
         self.potential = POTENTIALS[potential]
         self.tau = torch.tensor([tau], dtype=torch.float64)  # (1,) or (P,)

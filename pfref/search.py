@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
+from .errors import UserError
 from .reasoning import Reasoning, Thoughts
 from .smc import ParticleFilter, Step
 
@@ -38,6 +39,8 @@ class BeamSearch(ParticleFilter[Thoughts]):
         generators: Sequence[Generator],
         width: int,
     ) -> None:
+        if width < 1:
+            raise UserError(f"a beam's width is at least 1, not {width}")
         super().__init__(model, beams, generators, threshold=1.0)
         self.survivors = max(1, beams // width)
 

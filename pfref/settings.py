@@ -7,11 +7,12 @@ Their fields, with defaults, choices and help, make the command line, the option
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, get_args, get_origin
 
 from .errors import UserError, hint
 
-COLDEST = 1e-6  # temperature by which logits in float32 can be divided
+COLDEST = 1e-9  # temperature by which logits in float32 can be divided
 ROUND = 4  # samples of a problem between two looks of the early-stopped vote
 
 
@@ -24,6 +25,55 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     """Raises UserError if it is none of those."""
     if value not in known:
         raise UserError(f"{name} is one of {', '.join(known)}, and not {value!r}")
+
+
+WORDS = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    tuple: "a list of finite numbers",
+}
+
+
+def kind_of(annotation: Any) -> type:
+    """What a field holds when it is not None: int, float, str, tuple or dict."""
+    known = (int, float, str, tuple, dict)
+    for part in (annotation, *get_args(annotation)):
+        if (kind := get_origin(part) or part) in known:
+            return kind
+    raise TypeError(f"no argument can be made of {annotation}")
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    kind = kind_of(annotation)
+    if value is None:
+        return type(None) in get_args(annotation)
+    if kind is tuple:
+        return isinstance(value, list | tuple) and all(fits(v, float) for v in value)
+    if isinstance(value, bool):
+        return False
+    if kind is float:
+        return isinstance(value, Real) and math.isfinite(value)
+    return isinstance(value, Integral if kind is int else kind)
+
+
+def check_kinds(settings: Any) -> None:
+    """Raises UserError for a field of another kind than it is declared. NumPy's numbers
+    become Python's, and lists tuples, as records can hold them.
+    """
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if f.type is Proposal:
+            if not isinstance(value, Proposal):
+                raise UserError(f"proposal is a Proposal, and not {value!r}")
+            continue
+        if not fits(value, f.type):
+            raise UserError(f"{f.name} is {WORDS[kind_of(f.type)]}, not {value!r}")
+        if isinstance(value, list):
+            object.__setattr__(settings, f.name, tuple(value))
+        elif isinstance(value, Real) and not isinstance(value, int | float):
+            simple = int(value) if isinstance(value, Integral) else float(value)
+            object.__setattr__(settings, f.name, simple)
 
 
 @dataclass(frozen=True)
@@ -52,17 +102,18 @@ class Proposal:
     max_steps: int = option(40, "steps a solution may take")
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         target, power = self.target or (1.0, 1.0)
         for name, value in (
             ("temperature", self.temperature or 1.0),
             ("target's temperature", target),
         ):
-            if not COLDEST <= value < math.inf:
+            if value < COLDEST:
                 raise UserError(
                     f"the {name} is a number from {COLDEST:g}, and not {value:g}; "
                     "temperature 0 takes the likeliest token"
                 )
-        if not 0 < power < math.inf:
+        if power <= 0:
             raise UserError(f"the target's power is positive: not {power}")
         if self.temperature == 0 and self.target:
             raise UserError(
@@ -151,6 +202,7 @@ class Settings:
     proposal: Proposal = field(default=Proposal())
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for f in fields(self):
             value, known = getattr(self, f.name), f.metadata.get("choices")
             if known and value is not None:
@@ -165,7 +217,7 @@ class Settings:
                 f"a batch has at least one particle, not {self.batch}",
             ),
             (
-                0 < self.tau < math.inf,
+                self.tau > 0,
                 f"the potential's temperature must be positive, not {self.tau}",
             ),
             (
@@ -184,7 +236,7 @@ class Settings:
             (
                 len(self.temperatures) >= 1
                 and self.temperatures[0] == 1.0
-                and all(1 <= t < math.inf for t in self.temperatures),
+                and min(self.temperatures) >= 1,
                 "chains have temperatures that begin with 1 and are not below it, not "
                 f"{', '.join(map(str, self.temperatures))}",
             ),

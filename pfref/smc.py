@@ -46,7 +46,8 @@ class FeynmanKac(ABC, Generic[State]):
         self, state: State, t: int, active: Tensor, generators: Sequence[Generator]
     ) -> State:
         """x_t ~ M_t(. | x_1:t-1) for the particles in `active`, a (P, N) mask; the
-        others stay as they are.
+        others stay as they are. A model that updates its state in place needs a `path`
+        of its own.
         """
 
     @abstractmethod
@@ -149,9 +150,10 @@ class ParticleFilter(Iterator[Step[State]]):
         pinned: Sequence[Any] | None = None,
         joining: bool = False,
     ) -> None:
-        if particles < 1:
+        if particles < 1 or not generators:
             raise UserError(
-                f"a population needs at least one particle, not {particles}"
+                "a population needs at least one particle, and a generator, not "
+                f"{particles} and {len(generators)}"
             )
         if not 0 <= threshold <= 1:
             raise UserError(
@@ -159,7 +161,7 @@ class ParticleFilter(Iterator[Step[State]]):
                 f"{threshold}"
             )
         self.model, self.particles, self.generators = model, particles, list(generators)
-        self.resample, self.threshold = resample, threshold
+        self.resample, self.threshold = resample, float(threshold)
         self.priority = priority or (lambda log_weights, taken: log_weights)
         self.pinned, self.joining = pinned, joining
         # Only models that know of it are asked to hold a path.
@@ -273,6 +275,8 @@ class ParticleFilter(Iterator[Step[State]]):
         path = self.model.path(self.last.state, p, n)
         if path is not None:
             return path
+        if len({id(step.state) for step in self.steps}) < len(self.steps):
+            raise ValueError("states updated in place are lost: write a `path`")
         line = [n]
         for step in reversed(self.steps[:-1]):
             line.append(int(step.ancestors[p, line[-1]]))

@@ -71,6 +71,7 @@ class Solution:
     log_evidence: float | None  # None where a method estimates none
     trace: Trace  # of the last population that ran for the answer
     cost: Cost
+    same: Same | None = field(default=None, repr=False)  # which answers are the same
 
     @property
     def log_evidence_error(self) -> float | None:
@@ -82,9 +83,9 @@ class Solution:
         variance = self.of_families(relative_variance, draws)
         return None if variance is None else math.sqrt(max(0.0, variance))
 
-    def vote_error(self, answer: str | None, same: Same | None = None) -> float | None:
+    def vote_error(self, answer: str | None) -> float | None:
         """Standard error of an answer's share of the votes, from this run alone."""
-        values = [alike(answer, p.answer, same) for p in self.particles]
+        values = [alike(answer, p.answer, self.same) for p in self.particles]
         known = torch.tensor(values).double()
         return self.of_families(standard_error, self.resamplings, known)
 
@@ -245,6 +246,7 @@ class Harvest:
                 seconds,
                 self.scored_prompts[k],
             ),
+            same=same,
         )
 
 

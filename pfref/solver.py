@@ -11,6 +11,7 @@ from torch import Generator
 from tqdm import tqdm
 
 from .errors import UserError
+from .inputs import listed
 from .judgement import Scorer
 from .methods import ANSWERS, METHODS, Watch
 from .policy import Policy
@@ -22,11 +23,12 @@ from .solution import Cost as Cost
 from .solution import Particle as Particle
 from .solution import Solution as Solution
 from .solution import Trace as Trace
-from .study.tasks import Task
+from .study.tasks import Task, task_named
 
 NONE_LEFT = (
-    "no particle is left: every one met a limit of length before an answer; "
-    "raise the limits, take more particles, or models with a longer context"
+    "no particle is left: every one met a limit of length before an answer, or was "
+    "ruled out by the reward model; raise the limits, take more particles, or models "
+    "with a longer context"
 )
 
 
@@ -56,7 +58,7 @@ def solve(
     prm: Scorer,
     particles: int = 16,
     *,
-    task: Task | None = None,
+    task: Task | str | None = None,
     progress: str | None = None,
     done: Callable[[list[Solution]], None] | None = None,
     watch: Watch = None,
@@ -80,7 +82,8 @@ def solve(
     proposal  how steps are proposed, a `Proposal`
 
     task      when a solution is complete, what its answer is, and which answers are the
-              same: one of `study.tasks.TASKS`; default: answers in boxes
+              same: one of `study.tasks.TASKS`, or its name; default: answers in boxes.
+              Its system prompt is used unless `system` is given, which may be empty
     progress  label of a progress bar, which moves batch by batch; None for none
     done      is called with the solutions of every batch as soon as they are there
     watch     is called with every step of the filter, batch after batch
@@ -94,9 +97,11 @@ def solve(
     schedule(settings.anneal, settings.proposal.max_steps)  # raises now
     lm.check(settings)
     alone = isinstance(problems, str)
-    texts = [problems] if isinstance(problems, str) else list(problems)
-    if not all(isinstance(text, str) for text in texts):
-        raise UserError("a problem is a text; give one text or a list of them")
+    texts = [problems] if isinstance(problems, str) else listed(list(problems))
+    if isinstance(task, str):
+        task = task_named(task)
+    if task and settings.system is None:
+        settings = settings.but(system=task.system)
     seen, sources = Counter[str](), []
     for text in texts:  # a text that comes again has another seed
         sources.append(generator(settings.seed, text, seen[text]))

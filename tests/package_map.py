@@ -33,7 +33,8 @@ ROOMS = {
         *("policy", "server", "client", "connection", "dialects"),
     ),
     "Reward models": (
-        *("prm", "families", "readers", "judgement", "probe", "prm_endpoint"),
+        *("prm", "families", "readers", "judgement", "probe"),
+        *("reward_function", "prm_endpoint"),
     ),
     "Reasoning and answers": (
         *("__init__", "solver", "settings", "reasoning", "methods", "search"),

@@ -274,9 +274,9 @@ def test_output_that_nobody_reads_on_is_no_traceback() -> None:
         ([PROBLEM, "-n", "0"], "at least one particle"),
         ([PROBLEM, "--max-step-tokens", "2"], "met a limit of length"),
         ([PROBLEM, "--tau", "0"], "must be positive"),
-        ([PROBLEM, "--temperature", "-1"], "a number from 1e-06, and not -1;"),
+        ([PROBLEM, "--temperature", "-1"], "a number from 1e-09, and not -1;"),
         ([PROBLEM, "--temperature", "1e-40"], "temperature 0 takes the likeliest"),
-        ([PROBLEM, "--target-temperature", "1e-7"], "target's temperature is a"),
+        ([PROBLEM, "--target-temperature", "1e-10"], "target's temperature is a"),
         ([PROBLEM, "--temperature", "nan"], "nan is not a finite number"),
         ([PROBLEM, "--tau", "inf"], "inf is not a finite number"),
         ([PROBLEM, "--threshold", "much"], "invalid number value"),
@@ -492,8 +492,9 @@ def said(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]
 
 
 NO_PARTICLE = (
-    "no particle is left: every one met a limit of length before an answer; raise the "
-    "limits, take more particles, or models with a longer context"
+    "no particle is left: every one met a limit of length before an answer, or was "
+    "ruled out by the reward model; raise the limits, take more particles, or models "
+    "with a longer context"
 )
 
 

@@ -295,3 +295,41 @@ def test_resampling_below_the_threshold_and_at_it() -> None:
     ):
         step = next(ParticleFilter(Given(log_g), 4, generators(0, 3), **options))
         assert step.resampled.tolist() == due
+
+
+@dataclass(frozen=True)
+class Walk(FeynmanKac[Tensor]):
+    """A walk whose state may be one object that is written over."""
+
+    in_place: bool
+
+    def start(self, particles: int, sources: Sequence[Generator]) -> Tensor:
+        return uniforms(sources, particles)
+
+    def mutate(
+        self, state: Tensor, t: int, active: Tensor, sources: Sequence[Generator]
+    ) -> Tensor:
+        new = state + uniforms(sources, state.shape[1])
+        return state.copy_(new) if self.in_place else new
+
+    def log_potential(self, state: Tensor, t: int) -> Tensor:
+        return -state
+
+    def finished(self, state: Tensor, t: int) -> Tensor:
+        return torch.full(state.shape, t == 3)
+
+
+def test_a_path_is_not_read_from_states_that_were_written_over() -> None:
+    run = particle_filter(Walk(False), 8, generators(0, 1), threshold=0.0)
+    path = run.path(0, 1)
+    assert path[0] < path[1] < path[2]
+    again = particle_filter(Walk(True), 8, generators(0, 1), threshold=0.0)
+    assert torch.equal(again.last.log_weights, run.last.log_weights)
+    with pytest.raises(ValueError, match="updated in place are lost: write a `path`"):
+        again.path(0, 1)
+
+
+def test_a_filter_needs_a_population() -> None:
+    for particles, sources in ((4, []), (0, generators(0, 1))):
+        with pytest.raises(UserError, match="at least one particle, and a generator"):
+            ParticleFilter(Walk(False), particles, sources)

@@ -118,3 +118,11 @@ def test_a_probe_trained_anew_is_another_one(tmp_path: Path) -> None:
         cells = Recipe.read("minimath500", prm=str(file)).cells
         keys.append({cell.key for cell in cells})
     assert not keys[0] & keys[1]
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    text = 'task = "minimath"\ndata = "minimath500"\nbudgets = [1]\nseeds = [0]\n'
+    text += '[[method]]\nmethod = "samples"\n'
+    file.write_text(text, encoding="utf-8-sig")
+    assert [cell.n for cell in Recipe.read(str(file)).cells] == [1]

@@ -117,6 +117,13 @@ def test_the_newest_description_of_a_cell_holds(tmp_path) -> None:
     assert read(tmp_path).cells["k", "a"]["choose"] == "vote"
 
 
+def test_a_task_that_is_not_here_is_no_damage(tmp_path) -> None:
+    cell = dict(cell="k", label="a", n=1, seed=0, task="mine")
+    (tmp_path / "records.jsonl").write_text(json.dumps(cell) + "\n")
+    with pytest.raises(UserError, match="no task 'mine'; take one of .* or add yours"):
+        read(tmp_path)
+
+
 def test_records_of_a_newer_format_are_refused(tmp_path) -> None:
     line = json.dumps(dict(session=dict(schema=SCHEMA + 1)))
     (tmp_path / "records.jsonl").write_text(line + "\n")

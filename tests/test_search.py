@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from pfref import LanguageModel, Proposal, Solution, solve
+from pfref import LanguageModel, Proposal, Solution, UserError, solve
 from pfref.randomness import generator, generators, split, uniforms
 from pfref.reasoning import Reasoning
 from pfref.search import BeamSearch
@@ -365,3 +365,9 @@ def test_of_equal_scores_the_first_survive() -> None:
     assert sorted(set(step.ancestors[0].tolist())) == [0, 1, 2, 3]
     assert sorted(set(step.ancestors[1].tolist())) == [10, 11, 30, 31]
     assert step.ess.tolist() == [32, 31]
+
+
+@pytest.mark.parametrize("width", [0, -1])
+def test_a_beam_has_a_width(width: int) -> None:
+    with pytest.raises(UserError, match="width is at least 1"):
+        BeamSearch(Reasoning(*world(), [PROBLEM]), 4, generators(0, 1), width)

@@ -1,7 +1,7 @@
 """`solve` and the reasoning model as users call them."""
 
 import functools
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from pfref import LanguageModel, Proposal, RewardModel, Solution, UserError, solve
 from pfref.answers import boxed
-from pfref.baselines import best_of
+from pfref.baselines import best_of, greedy, independent, majority
 from pfref.minimath.problems import load_set
 from pfref.prm import AGGREGATIONS
 from pfref.randomness import generators
@@ -18,6 +18,7 @@ from pfref.reasoning import Reasoning, odds, score, telescoping
 from pfref.settings import Settings
 from pfref.smc import particle_filter
 from pfref.solver import in_batches
+from pfref.study.tasks import TASKS
 from pfref.weights import normalise
 from tests.enumerable import PROBLEM, PROPOSAL, world
 
@@ -383,6 +384,18 @@ def test_nothing_ends_is_one_clear_line() -> None:
         (dict(problems="a" * 70), "leaves no room"),
         (dict(problems=[3]), "a problem is a text"),
         (dict(batch=0), "at least one particle"),
+        (dict(particles=4.0), "particles is a whole number, not 4.0"),
+        (dict(particles=True), "particles is a whole number, not True"),
+        (dict(batch=2.5), "batch is a whole number"),
+        (dict(width=2.5), "width is a whole number"),
+        (dict(resampling=None), "resampling is a text, not None"),
+        (dict(anneal=0.5), "anneal is a text"),
+        (dict(system=5), "system is a text"),
+        (dict(tau=float("inf")), "tau is a finite number"),
+        (dict(temperatures=[1.0, "x"]), "a list of finite numbers"),
+        (dict(proposal=dict(temperature=1.0)), "proposal is a Proposal"),
+        (dict(task="chess"), "there is no task 'chess'; take one of boxed"),
+        (dict(task="math"), "no place for a system prompt"),
     ],
 )
 def test_bad_arguments(change: dict, message: str) -> None:
@@ -404,9 +417,75 @@ def test_bad_proposals() -> None:
         dict(target_power=0.0),
         dict(target_power=float("inf")),
         dict(temperature=0, target_power=2.0),
+        dict(temperature="0.8"),
+        dict(temperature=None),
+        dict(step_tokens=2.5),
+        dict(max_tokens=2.5),
+        dict(delimiter=None),
     ):
         with pytest.raises(UserError):
             Proposal(**bad)
+
+
+def test_numbers_of_numpy_are_python_s_in_settings() -> None:
+    lm, prm = world()
+    options: dict[str, Any] = dict(proposal=PROPOSAL, threshold=0.5, seed=3)
+    plain = solve(PROBLEM, lm, prm, 8, **options)
+    options |= dict(threshold=np.linspace(0, 1, 3)[1], seed=np.int64(3))
+    options |= dict(particles=np.uint8(8))
+    other = solve(PROBLEM, lm, prm, **options)
+    assert plain.particles == other.particles
+    settings = Settings(tau=np.float32(0.5), temperatures=[1, 2], particles=np.int8(4))
+    assert (settings.tau, settings.temperatures) == (0.5, (1, 2))
+    assert type(settings.tau) is float and type(settings.particles) is int
+    model = Reasoning(lm, prm, [PROBLEM], PROPOSAL)
+    run = particle_filter(model, 8, generators(0, 1), threshold=np.float32(0.5))
+    assert run.threshold == 0.5
+
+
+def test_one_text_is_not_taken_for_a_list_of_its_letters() -> None:
+    lm, prm = world()
+    for wrong in (
+        lambda: greedy(PROBLEM, lm, 7),
+        lambda: independent(PROBLEM, lm, prm, 4, proposal=PROPOSAL),
+        lambda: Reasoning(lm, prm, PROBLEM, PROPOSAL),
+    ):
+        with pytest.raises(UserError, match="give a list of texts"):
+            wrong()
+    with pytest.raises(UserError, match="there is no problem"):
+        greedy([], lm)
+
+
+def test_a_task_by_name_brings_its_system_prompt() -> None:
+    lm, prm = world()
+    asked: list[str | None] = []
+
+    class Asked(LanguageModel):
+        def prompt(self, problem: str, system: str | None = None) -> list[int]:
+            asked.append(system)
+            return super().prompt(problem)
+
+    own = Asked(lm.model, lm.tokenizer)
+    options: dict[str, Any] = dict(proposal=PROPOSAL)
+    solve(PROBLEM, own, prm, 2, task="math", **options)
+    solve(PROBLEM, own, prm, 2, task=TASKS["math"], **options)
+    solve(PROBLEM, own, prm, 2, task="math", system="", **options)
+    solve(PROBLEM, own, prm, 2, task="math", system="Be brief.", **options)
+    solve(PROBLEM, own, prm, 2, **options)
+    system = TASKS["math"].system
+    assert system and asked == [system, system, "", "Be brief.", None]
+
+
+def test_what_reads_a_solution_counts_answers_as_its_task_does() -> None:
+    lm, prm = world()
+    task = replace(TASKS["boxed"], answer=str.strip, same=lambda a, b: a[:1] == b[:1])
+    settings: dict[str, Any] = dict(proposal=PROPOSAL, task=task, method="samples")
+    differ = 0
+    for seed in range(20):
+        found = solve(PROBLEM, lm, prm, 8, choose="majority", seed=seed, **settings)
+        assert majority(found) == found.answer
+        differ += majority(replace(found, same=None)) != found.answer
+    assert differ
 
 
 @pytest.mark.parametrize("method", ["greedy-search", "beam", "dvts"])
@@ -494,13 +573,17 @@ def test_settings_at_their_limits() -> None:
     for change, message in (
         (dict(threshold=-0.1), f"{share} -0.1"),
         (dict(threshold=1.1), f"{share} 1.1"),
-        (dict(tau=INF), "the potential's temperature must be positive, not inf"),
+        (dict(tau=INF), "tau is a finite number, not inf"),
+        (dict(tau=0), "the potential's temperature must be positive, not 0"),
         (dict(width=0), "a beam's width is at least 1, not 0"),
         (dict(sweeps=0), "there is at least one sweep, not 0"),
         (dict(temperatures=()), f"{chains} "),
         (dict(temperatures=(2.0, 3.0)), f"{chains} 2.0, 3.0"),
         (dict(temperatures=(1.0, 0.5)), f"{chains} 1.0, 0.5"),
-        (dict(temperatures=(1.0, INF)), f"{chains} 1.0, inf"),
+        (
+            dict(temperatures=(1.0, INF)),
+            "temperatures is a list of finite numbers, not (1.0, inf)",
+        ),
         (
             dict(method="beam", proposal=Proposal(target_power=2.0)),
             "beam ranks by the reward alone and has no weights that could pay for "

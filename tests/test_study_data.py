@@ -5,6 +5,7 @@ for another budget.
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pfref.minimath.problems import load_set
 from pfref.study.grades import Row
 from pfref.study.report import at_tokens, report_on
 from pfref.study.tables import as_text
+from pfref.study.tasks import load_items
 from tests.recorded import RECIPE, without_models
 
 LINES = [dict(problem=p.problem, answer=p.answer) for p in load_set("minimath500")[:4]]
@@ -178,3 +180,9 @@ def head_of(folder: Path) -> list[str]:
     """The names of the columns of a report's first table."""
     text = as_text(report_on(folder))
     return next(line for line in text.splitlines() if line[:6] == "method").split()
+
+
+def test_a_copy_without_minimath_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pfref.minimath.problems", None)
+    with pytest.raises(UserError, match="no minimath/, in which minimath500 is; give"):
+        load_items("minimath500")

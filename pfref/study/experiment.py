@@ -117,7 +117,7 @@ class Models:
 
 def run(
     recipe: Recipe,
-    folder: Path,
+    folder: str | Path,
     part: tuple[int, int] = (1, 1),
     command: str = "",
     quiet: bool = True,
@@ -132,7 +132,7 @@ def run(
     """
     whole = part == (1, 1)
     recipe = replay.narrowed(recipe) if replay else recipe
-    with Journal(folder, None if whole else part[0]) as journal:
+    with Journal(folder := Path(folder), None if whole else part[0]) as journal:
         study = read(folder)
         if study.damaged:
             print(

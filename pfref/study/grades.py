@@ -82,7 +82,7 @@ class Grades:
 
 
 def grade(
-    folder: Path,
+    folder: str | Path,
     choices: Sequence[str] = (),
     data: str | None = None,
     skip: int = 0,
@@ -94,7 +94,7 @@ def grade(
     data     where the problems are, if not where the records say
     Raises UserError if there are no records, or they are not of the data.
     """
-    study = read(folder, check=False)
+    study = read(folder := Path(folder), check=False)
     cells = study.current()
     if not cells or not study.lines:
         raise UserError(f"{folder} holds no records; `pfref run` writes them")

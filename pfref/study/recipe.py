@@ -28,9 +28,9 @@ from typing import Any
 
 from ..arguments import Parser, add_models
 from ..errors import UserError, hint
-from ..options import OPTIONS, fits, settings_from
-from ..settings import Settings
-from .tasks import TASKS
+from ..options import OPTIONS, settings_from
+from ..settings import Settings, fits
+from .tasks import task_named
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 ONCE = ("greedy",)  # the same for every budget and seed
@@ -138,7 +138,7 @@ class Recipe:
         """
         file = locate(name)
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
             table = tomllib.loads(text)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read the recipe {file}: {error}") from error
@@ -166,10 +166,7 @@ class Recipe:
                 raise UserError(f'it names no {name}; give {name} = "..."')
         settings = table.get("settings", {})
         check(settings, options(), "[settings] table")
-        if (task := TASKS.get(table["task"])) is None:
-            raise UserError(
-                f"there is no task {table['task']!r}; choose one of {', '.join(TASKS)}"
-            )
+        task = task_named(table["task"])
         common = settings_from(dict(system=task.system) | settings)
         for name in ("skip", "limit"):
             whole(name, table.get(name, 0), 0)

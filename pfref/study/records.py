@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ..errors import UserError
-from .tasks import TASKS, Item, Task
+from .tasks import TASKS, Item, Task, task_named
 
 SCHEMA = 1
 # How a problem's line begins.
@@ -273,7 +273,7 @@ def take(study: Study, text: str, file: Path, check: bool) -> None:
             study.sessions.append(line)
             study.latest = max(study.latest, session["time"])
         elif "cell" in line:
-            _ = line["n"], line["seed"], TASKS[line["task"]]
+            _ = line["n"], line["seed"], task_named(line["task"])
             place = line["cell"], line["label"]
             if study.since.get(place, "") <= study.latest:
                 study.cells[place], study.since[place] = line, study.latest

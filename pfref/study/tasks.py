@@ -113,6 +113,16 @@ HUB = {
 HUB_SECONDS = 10
 
 
+def task_named(name: str) -> Task:
+    """Raises UserError if there is none, such as one of your own in another program."""
+    if name not in TASKS:
+        raise UserError(
+            f"there is no task {name!r}; take one of {', '.join(TASKS)}, or add yours "
+            "to pfref.study.tasks.TASKS first"
+        )
+    return TASKS[name]
+
+
 def load_items(name: str | Path, limit: int | None = None, skip: int = 0) -> list[Item]:
     """The problems of a set, `skip` left out at its beginning, `limit` at most.
 
@@ -127,7 +137,13 @@ def load_items(name: str | Path, limit: int | None = None, skip: int = 0) -> lis
     if skip < 0 or (limit is not None and limit < 1):
         raise UserError("skip no fewer than 0 problems and take at least 1")
     if name in SHIPPED:
-        from ..minimath.problems import load_set
+        try:
+            from ..minimath.problems import load_set
+        except ImportError as error:
+            raise UserError(
+                f"this copy of pfref has no minimath/, in which {name} is; give "
+                "problems of your own"
+            ) from error
 
         items = [
             Item(p.id, p.problem, p.answer, p.level, p.subject)
