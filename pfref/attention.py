@@ -74,6 +74,10 @@ def attend(
     if ragged:
         own, _ = cache.limits(group)
         out, z = attend_ragged(folded, key, value, own, scale)
+    elif cache.reading is not None:  # unfolded: a smaller mask, of L times L
+        bias = cache.own_bias(sliding_window, query.dtype, 1)
+        keys, values = (x.repeat_interleave(group, 1) for x in (key, value))
+        out, _ = piece(query, keys, values, bias, scale, softcap)
     else:
         bias = cache.own_bias(sliding_window, query.dtype, group)
         out, z = piece(folded, key, value, bias, scale, softcap)
