@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 NAMES = ("problem", "question")  # of the field or column that holds a problem
 
 
-def listed(problems: Sequence[str]) -> list[str]:
+def listed(problems: Iterable[str]) -> list[str]:
     """Problems that are given in Python. Raises UserError for one text, whose letters
     would be taken for problems, for what is no text, and for none.
     """
-    if isinstance(problems, str) or not all(isinstance(p, str) for p in problems):
+    found = list(problems)
+    if isinstance(problems, str) or not all(isinstance(p, str) for p in found):
         raise UserError("a problem is a text; give a list of texts")
-    if not len(problems):
+    if not found:
         raise UserError("there is no problem to solve")
-    return list(problems)
+    return found
 
 
 def read_problems(file: str | Path) -> list[str]:

@@ -193,7 +193,8 @@ class StepScorer(ABC):
         last = [max(0, len(steps[row]) - 1) for row in rows]
         judgement.make_room(max(last) + 1)
         found = self.scores(judgement, rows, steps, states)
-        judgement.scores[rows, last] = found.to(judgement.scores)
+        row, step = torch.tensor([rows, last], device=self.device)
+        judgement.scores[row, step] = found.to(judgement.scores)
 
     def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor:
         """Of every row's prefix, (R,) float64, aggregated over its steps."""

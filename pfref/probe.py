@@ -138,7 +138,8 @@ class Probe(StepScorer):
         """From their states, of all rows (R, h)."""
         if states is None:
             raise ValueError("a probe reads the states of a language model")
-        found = log_odds(states[rows], self.weight, self.bias)
+        own = states[torch.tensor(rows, device=self.device)]
+        found = log_odds(own, self.weight, self.bias)
         if not found.isfinite().all():
             raise UserError(
                 "the language model's states are not finite; load it in float32 or "

@@ -97,7 +97,7 @@ def solve(
     schedule(settings.anneal, settings.proposal.max_steps)  # raises now
     lm.check(settings)
     alone = isinstance(problems, str)
-    texts = [problems] if isinstance(problems, str) else listed(list(problems))
+    texts = [problems] if isinstance(problems, str) else listed(problems)
     if isinstance(task, str):
         task = task_named(task)
     if task and settings.system is None:
