@@ -9,8 +9,8 @@ both is then
     s = exp(z_prompt) / (exp(z_prompt) + exp(z_own)) = sigmoid(z_prompt - z_own).
 
 Heads that share a key head, and rows that share a prompt, are queries of one attention
-(GQA, Ainslie et al. 2023). transformers calls `attend` in place of its own attention
-for a model whose attention is named "pfref".
+(GQA, Ainslie et al. 2023), but for prompts that are read on a CPU. transformers calls
+`attend` in place of its own attention for a model whose attention is named "pfref".
 """
 
 import functools

@@ -20,8 +20,9 @@ def listed(problems: Iterable[str]) -> list[str]:
     """Problems that are given in Python. Raises UserError for one text, whose letters
     would be taken for problems, for what is no text, and for none.
     """
-    found = list(problems)
-    if isinstance(problems, str) or not all(isinstance(p, str) for p in found):
+    several = isinstance(problems, Iterable) and not isinstance(problems, str)
+    found: list[Any] = list(problems) if several else [None]
+    if not all(isinstance(p, str) for p in found):
         raise UserError("a problem is a text; give a list of texts")
     if not found:
         raise UserError("there is no problem to solve")

@@ -18,8 +18,9 @@ class RewardFunction(StepScorer):
         RewardFunction(lambda problems, solutions: [-len(steps) for steps in solutions])
 
     rewards  is given the solutions that have a new step, of all problems at once, and
-             returns the log-odds of each: 0 for a probability of one half, -inf to rule
-             it out. It is asked once for each new step of each particle.
+             returns the log-odds of each: 0 for a probability of one half, -inf for no
+             weight from here on (a majority still counts a solution that is finished).
+             It is asked once for each new step of each particle.
     """
 
     def __init__(self, rewards: Rewards) -> None:
@@ -37,7 +38,13 @@ class RewardFunction(StepScorer):
         """
         problems = [judgement.problems[judgement.problem_of(row)] for row in rows]
         found = self.rewards(problems, [tuple(steps[row]) for row in rows])
-        scores = torch.as_tensor(found, dtype=torch.float32)
+        try:
+            scores = torch.as_tensor(found, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the reward function gave no numbers, but {type(found).__name__}: "
+                f"return a list, one for each of {len(rows)} solutions"
+            ) from error
         if scores.shape != (len(rows),):
             raise UserError(
                 f"the reward function gave numbers of shape {tuple(scores.shape)} for "

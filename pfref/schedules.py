@@ -15,7 +15,9 @@ from .smc import Priority
 from .weights import effective_sample_size, normalise
 
 FLATTEST = 1e-3  # the smallest alpha: weights of minus infinity stay so
-KINDS = "power:0.5 (any power of the weights), ess:0.5 (any share of N), entropic"
+KINDS = (
+    "power:0.5 (any power of the weights), ess:0.5 (any share of the living), entropic"
+)
 
 
 def flattened(

@@ -69,11 +69,17 @@ def check_kinds(settings: Any) -> None:
             continue
         if not fits(value, f.type):
             raise UserError(f"{f.name} is {WORDS[kind_of(f.type)]}, not {value!r}")
-        if isinstance(value, list):
-            object.__setattr__(settings, f.name, tuple(value))
-        elif isinstance(value, Real) and not isinstance(value, int | float):
-            simple = int(value) if isinstance(value, Integral) else float(value)
-            object.__setattr__(settings, f.name, simple)
+        if isinstance(value, list | tuple):
+            object.__setattr__(settings, f.name, tuple(map(plain, value)))
+        else:
+            object.__setattr__(settings, f.name, plain(value))
+
+
+def plain(value: Any) -> Any:
+    """Python's number for NumPy's."""
+    if not isinstance(value, Real) or isinstance(value, int | float):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 @dataclass(frozen=True)
@@ -104,15 +110,15 @@ class Proposal:
     def __post_init__(self) -> None:
         check_kinds(self)
         target, power = self.target or (1.0, 1.0)
-        for name, value in (
-            ("temperature", self.temperature or 1.0),
-            ("target's temperature", target),
-        ):
-            if value < COLDEST:
-                raise UserError(
-                    f"the {name} is a number from {COLDEST:g}, and not {value:g}; "
-                    "temperature 0 takes the likeliest token"
-                )
+        if self.temperature and self.temperature < COLDEST:
+            raise UserError(
+                "a temperature is 0, which takes the likeliest token, or at least "
+                f"{COLDEST:g}, and not {self.temperature:g}"
+            )
+        if target < COLDEST:
+            raise UserError(
+                f"the target's temperature is at least {COLDEST:g}, and not {target:g}"
+            )
         if power <= 0:
             raise UserError(f"the target's power is positive: not {power}")
         if self.temperature == 0 and self.target:

@@ -152,7 +152,7 @@ class ParticleFilter(Iterator[Step[State]]):
     ) -> None:
         if particles < 1 or not generators:
             raise UserError(
-                "a population needs at least one particle, and a generator, not "
+                "a population needs at least one particle and a generator; there are "
                 f"{particles} and {len(generators)}"
             )
         if not 0 <= threshold <= 1:

@@ -152,10 +152,10 @@ def modelled(
 
 def in_batches(problems: int, settings: Settings) -> list[slice]:
     """Which problems go together: as many as their particles fill a batch, at least
-    one; of none, an empty batch.
+    one.
     """
     size = settings.at_once
-    return [slice(k, k + size) for k in range(0, max(1, problems), size)]
+    return [slice(k, k + size) for k in range(0, problems, size)]
 
 
 def solve_batch(

@@ -5,7 +5,7 @@ from typing import Any
 from .errors import UserError
 
 LAYERS = {"full_attention", "sliding_attention"}  # kinds that pfref's caches hold
-WRITERS = ("CausalLM", "LMHead", "ConditionalGeneration")  # in their classes' names
+READERS = ("Reward", "Prm", "PRM", "Classification")  # in their classes' names
 
 
 def refuse_layers(config: Any, place: str) -> None:
@@ -34,7 +34,7 @@ def refuse_layers(config: Any, place: str) -> None:
 def refuse_readers(config: Any, place: str) -> None:
     """Raises UserError for a model that reads and does not write."""
     kinds = config.architectures or []
-    if kinds and not any(word in kind for kind in kinds for word in WRITERS):
+    if any(word in kind for kind in kinds for word in READERS):
         raise UserError(
             f"{place} is a {kinds[0]}, which judges text and writes none; give it as "
             "--prm, and a language model as --model"

@@ -331,5 +331,5 @@ def test_a_path_is_not_read_from_states_that_were_written_over() -> None:
 
 def test_a_filter_needs_a_population() -> None:
     for particles, sources in ((4, []), (0, generators(0, 1))):
-        with pytest.raises(UserError, match="at least one particle, and a generator"):
+        with pytest.raises(UserError, match="at least one particle and a generator"):
             ParticleFilter(Walk(False), particles, sources)

@@ -128,9 +128,6 @@ def test_devices() -> None:
     assert best_device("cpu").type == "cpu"
     with pytest.raises(UserError, match="no device 'abacus'"):
         best_device("abacus")
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="no CUDA device|no device 0"):
-            best_device(0)
     for name in ("mps", "meta", "xpu"):
         with pytest.raises(UserError, match=f"not run on the device {name}; give cpu"):
             best_device(name)

@@ -359,6 +359,7 @@ def test_layers_and_positions_by_either_name() -> None:
         (None, True),
         (["Qwen2ForProcessRewardModel"], False),
         (["Qwen2ForPrmModel"], False),
+        (["Qwen2Model"], True),  # a body, whose head may be tied
         (["LlamaForTokenClassification"], False),
         (["GemmaForSequenceClassification"], False),
     ],

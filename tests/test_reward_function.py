@@ -100,9 +100,11 @@ def test_a_reward_of_minus_infinity_rules_out() -> None:
         return [-math.inf if "b" in "".join(s) else 0.0 for s in solutions]
 
     lm, _ = world()
-    found = solve(PROBLEM, lm, RewardFunction(no_b), 64, proposal=PROPOSAL)
+    found = solve(
+        PROBLEM, lm, RewardFunction(no_b), 64, proposal=PROPOSAL, threshold=0.0
+    )
     assert all("b" not in p.text for p in found.particles if p.weight)
-    assert any("b" not in p.text for p in found.particles)
+    assert any("b" in p.text for p in found.particles)
 
     def nothing(problems: list[str], solutions: Sequence[Any]) -> list[float]:
         return [-math.inf] * len(solutions)
@@ -116,6 +118,9 @@ def test_a_reward_of_minus_infinity_rules_out() -> None:
     [
         (lambda n: [0.0] * (n + 1), "return one for each"),
         (lambda n: 0.0, "return one for each"),
+        (lambda n: None, "gave no numbers, but NoneType: return a list"),
+        (lambda n: (0.0 for _ in range(n)), "gave no numbers, but generator"),
+        (lambda n: ["x"] * n, "gave no numbers, but list"),
         (lambda n: torch.zeros(n, 1), "return one for each"),
         (lambda n: [math.nan] * n, "a reward is NaN or"),
         (lambda n: [math.inf] * n, "a reward is NaN or"),

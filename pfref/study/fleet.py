@@ -156,6 +156,5 @@ def in_shares(left: Sequence[tuple[Cell, list[Item]]]) -> list[Share]:
             by_text.setdefault(item.problem, []).append(item)
         groups = list(by_text.values())
         for part in in_batches(len(groups), cell.settings):
-            if own := [item for group in groups[part] for item in group]:
-                found.append((number, own))
+            found.append((number, [item for group in groups[part] for item in group]))
     return found
