@@ -199,7 +199,7 @@ def test_a_share_may_be_the_whole() -> None:
         assert schedule(name, 4) is not None
     told = (
         "there is no annealing 'cold'; choose one of power:0.5 (any power of the "
-        "weights), ess:0.5 (any share of N), entropic"
+        "weights), ess:0.5 (any share of the living), entropic"
     )
     with pytest.raises(UserError) as caught:
         schedule("cold", 4)
