@@ -69,10 +69,9 @@ def check_kinds(settings: Any) -> None:
             continue
         if not fits(value, f.type):
             raise UserError(f"{f.name} is {WORDS[kind_of(f.type)]}, not {value!r}")
-        if isinstance(value, list | tuple):
-            object.__setattr__(settings, f.name, tuple(map(plain, value)))
-        else:
-            object.__setattr__(settings, f.name, plain(value))
+        several = isinstance(value, list | tuple)
+        value = tuple(map(plain, value)) if several else plain(value)
+        object.__setattr__(settings, f.name, value)
 
 
 def plain(value: Any) -> Any:

@@ -48,24 +48,19 @@ class Recorder(Probe):
         self.states: list[Tensor] = []
         self.steps: list[tuple[int, int, bool]] = []  # row, step, answered
 
-    def extend(
+    def scores(
         self,
         judgement: Judgement,
-        moved: Tensor,
+        rows: list[int],
         steps: Sequence[Sequence[str]],
-        aggregation: str = "last",
-        states: Tensor | None = None,
-    ) -> None:
-        rows = moved.nonzero()[:, 0].tolist()
-        if not rows:
-            return
+        states: Tensor | None,
+    ) -> Tensor:
         assert states is not None
         self.states.append(states[rows].cpu())
-        judgement.make_room(max(len(steps[row]) for row in rows))
         for row in rows:
-            last = len(steps[row]) - 1
-            judgement.scores[row, last] = 0.0
-            self.steps.append((row, last, self.done("".join(steps[row]))))
+            done = self.done("".join(steps[row]))
+            self.steps.append((row, len(steps[row]) - 1, done))
+        return torch.zeros(len(rows))
 
 
 @dataclass(frozen=True)
