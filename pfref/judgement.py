@@ -1,6 +1,6 @@
 """What a reward model has read of many partial solutions, and its scores of steps."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -106,7 +106,11 @@ class Scorer(Protocol):
 
     def prompt(self, problem: str) -> list[int]: ...
     def start(self, problems: Sequence[str], copies: int) -> Judgement: ...
-    def fork(self, judgement: Judgement, ancestors: Tensor) -> None: ...
+
+    def fork(self, judgement: Judgement, ancestors: Tensor) -> None:
+        """Row r becomes a copy of row ancestors[r], (R,)."""
+        judgement.fork(ancestors)
+
     def extend(
         self,
         judgement: Judgement,
@@ -115,7 +119,10 @@ class Scorer(Protocol):
         aggregation: str = "last",
         states: Tensor | None = None,
     ) -> None: ...
-    def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor: ...
+
+    def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor:
+        """Of every row's prefix, (R,) float64, aggregated over its steps."""
+        return AGGREGATIONS[aggregation](judgement.scores).double()
 
 
 # From the scores of R rows, (R, T), +inf where a row has none, to (R,).
@@ -148,7 +155,7 @@ AGGREGATIONS: dict[str, Aggregation] = {
 }
 
 
-class StepScorer(ABC):
+class StepScorer(Scorer):
     """A scorer that tells the log-odds of each new step once, and has no cache."""
 
     device: torch.device
@@ -171,10 +178,6 @@ class StepScorer(ABC):
         cache = RaggedCache(len(problems) * copies, self.device)  # stays empty
         return Judgement.of(list(problems), [[] for _ in problems], cache)
 
-    def fork(self, judgement: Judgement, ancestors: Tensor) -> None:
-        """Row r becomes a copy of row ancestors[r], (R,)."""
-        judgement.fork(ancestors)
-
     @torch.inference_mode()
     def extend(
         self,
@@ -195,10 +198,6 @@ class StepScorer(ABC):
         found = self.scores(judgement, rows, steps, states)
         row, step = torch.tensor([rows, last], device=self.device)
         judgement.scores[row, step] = found.to(judgement.scores)
-
-    def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor:
-        """Of every row's prefix, (R,) float64, aggregated over its steps."""
-        return AGGREGATIONS[aggregation](judgement.scores).double()
 
 
 def consecutive(slots: list[int]) -> Sequence[int]:

@@ -25,7 +25,7 @@ from .groups import in_groups, padded
 from .hardware import best_device
 from .judgement import AGGREGATIONS as AGGREGATIONS
 from .judgement import Judgement as Judgement
-from .judgement import consecutive
+from .judgement import Scorer, consecutive
 from .loading import (
     check_known,
     context_of,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .prm_endpoint import RewardEndpoint
 
 
-class RewardModel:
+class RewardModel(Scorer):
     """A process reward model: `RewardModel.load("minimath-prm")`, or a hub model's id.
 
     body    a causal language model without its head
@@ -155,10 +155,6 @@ class RewardModel:
         cache.read_prompts(self.body, prompts, copies)
         return Judgement.of(list(problems), prompts, cache)
 
-    def fork(self, judgement: Judgement, ancestors: Tensor) -> None:
-        """Row r becomes a copy of row ancestors[r], (R,)."""
-        judgement.fork(ancestors)
-
     @torch.inference_mode()
     def extend(
         self,
@@ -226,10 +222,6 @@ class RewardModel:
                 "and check its weights"
             )
         j.scores[row, step] = found
-
-    def log_odds(self, judgement: Judgement, aggregation: str = "last") -> Tensor:
-        """Of every row's prefix, (R,) float64, aggregated over its steps."""
-        return AGGREGATIONS[aggregation](judgement.scores).double()
 
 
 def family_at(

@@ -133,7 +133,7 @@ def test_devices() -> None:
             best_device(name)
     if not torch.cuda.is_available():
         assert best_device(None).type == "cpu"
-        with pytest.raises(UserError, match="no CUDA device|no device 0"):
+        with pytest.raises(UserError, match="no CUDA device"):
             best_device("cuda")
 
 
