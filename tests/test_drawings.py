@@ -8,7 +8,8 @@ import pytest
 from book.drawings.__main__ import FOLDER
 from book.drawings.front import NEEDS, PLACES
 from book.drawings.kit import DRAWINGS
-from tests.book_checks import BOOK, chapters, read, source
+from book.drawings.results import BARS, CURVES
+from tests.book_checks import BOOK, ROOT, chapters, read, source
 from tests.test_pages import texts
 
 IMAGE = re.compile(r"!\[([^\]]*)\]\(_static/drawings/([\w-]+)\.svg\)")
@@ -53,6 +54,29 @@ def test_each_is_shown_and_described() -> None:
     assert set(shown) == set(DRAWINGS)
     for alts in shown.values():
         assert all(len(alt) > 40 and alt.endswith(".") for alt in alts)
+
+
+def test_pictures_of_results_are_the_readmes_tables() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "README.md").read_text("utf-8").splitlines()
+        if line.startswith("| ")
+    ]
+    named = {row[0]: row for row in rows}
+    columns = named["N"]
+    for name, (shares, *_) in CURVES.items():
+        at = columns.index(name.replace("$", ""))
+        assert [named[n][at].split()[0] for n in ("4", "16", "64")] == [
+            str(share) for share in shares
+        ]
+    for name, (share, low, high) in BARS.items():
+        row = named[name.replace("filter", "the filter")]
+        assert row[2] == f"{share} [{low}, {high}]"
+    pictures = re.findall(
+        r'<img src="book/_static/drawings/([\w-]+)\.svg" width="360" alt="[^"]{40,}',
+        (ROOT / "README.md").read_text("utf-8"),
+    )
+    assert pictures == ["good-rewards", "weak-rewards"]
 
 
 def before(chapter: int) -> set[int]:

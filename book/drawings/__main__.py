@@ -3,7 +3,15 @@
 import sys
 from pathlib import Path
 
-from . import foundations, front, language, methods, models, studies  # noqa: F401
+from . import (  # noqa: F401
+    foundations,
+    front,
+    language,
+    methods,
+    models,
+    results,
+    studies,
+)
 from .kit import DRAWINGS
 
 FOLDER = Path(__file__).parents[1] / "_static" / "drawings"
