@@ -22,6 +22,7 @@ from pfref.minimath.problems import (
     DELIMITER,
     LEVELS,
     OPERATIONS_AT_LEVEL,
+    SETS,
     check_steps,
     draw,
     load_set,
@@ -66,7 +67,9 @@ def test_fixed_sets(name: str, count: int, levels: set[int]) -> None:
 
 
 def test_sets_are_what_their_seeds_make() -> None:
-    assert make_set("minimath500", 500, LEVELS, 500) == load_set("minimath500")
+    assert set(SETS) == {path.stem for path in PACKAGE.glob("*.jsonl")}
+    for name, (count, levels, seed) in SETS.items():
+        assert make_set(name, count, levels, seed) == load_set(name)
     digest = hashlib.sha256((PACKAGE / "minimath500.jsonl").read_bytes()).hexdigest()
     assert digest.startswith(MINIMATH500_SHA256)
 

@@ -10,7 +10,7 @@ import pytest
 
 from pfref.errors import UserError
 from pfref.study import tasks
-from pfref.study.tasks import TASKS, Item, default_task, load_items
+from pfref.study.tasks import TASKS, Item, load_items
 
 
 def written(file: Path, *objects: object) -> Path:
@@ -29,7 +29,6 @@ def test_nothing_slow_is_imported() -> None:
 
 
 def test_tasks() -> None:
-    assert default_task is TASKS["boxed"]
     for name, task in TASKS.items():
         assert task.name == name
         assert task.done(r"so $\boxed{5}$") and not task.done(r"so $\boxed{5")

@@ -7,7 +7,7 @@ and every step of a candidate solution can be checked against the reference.
 
 import json
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from .programs import Program, evaluate, write_steps
@@ -55,6 +55,10 @@ def draw(
             return subject, text, program
 
 
+# The shipped sets: how many problems, their levels, and the seed that they are made by.
+SETS = {"minimath500": (500, LEVELS, 500), "miniaime": (30, (6,), 2024)}
+
+
 def make_set(
     name: str, count: int, levels: tuple[int, ...], seed: int
 ) -> list[Problem]:
@@ -76,18 +80,6 @@ def make_set(
 
 
 def load_set(name: str) -> list[Problem]:
-    """A shipped set by name: "minimath500" or "miniaime"."""
+    """A shipped set by name, one of SETS, read from the file that it was written to."""
     lines = (Path(__file__).parent / f"{name}.jsonl").read_text().splitlines()
     return [Problem(**json.loads(line)) for line in lines]
-
-
-def write_sets(folder: Path) -> None:
-    """Write the two fixed sets; their seeds are part of their definition."""
-    for name, count, levels, seed in (
-        ("minimath500", 500, LEVELS, 500),
-        ("miniaime", 30, (6,), 2024),
-    ):
-        problems = make_set(name, count, levels, seed)
-        (folder / f"{name}.jsonl").write_text(
-            "".join(json.dumps(asdict(p)) + "\n" for p in problems)
-        )

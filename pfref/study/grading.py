@@ -72,9 +72,9 @@ def plain(text: str) -> Fraction | None:
 
 
 def grader_version() -> str:
-    """What decides beside this package, for records: versions move figures."""
+    """What decides in `same`."""
     if not installed():
-        return "without math-verify"
+        return "normal forms, without math-verify"
     names = ("math-verify", "latex2sympy2_extended", "sympy")
     return ", ".join(f"{name} {metadata.version(name)}" for name in names)
 

@@ -15,8 +15,7 @@ from . import measures
 from .grades import Grades, Row, grade
 from .measures import Array
 from .recipe import ORACLE
-
-NOT_RIVALS = (ORACLE,)
+from .tasks import TASKS, graded_by
 
 
 def report_on(
@@ -66,6 +65,7 @@ def summary(grades: Grades, reference: str | None = None) -> dict[str, Any]:
     return dict(
         data=Path(grades.data).name,
         task=grades.task,
+        grader=graded_by(TASKS[grades.task]),
         problems=len(grades.items),
         seeds=grades.study.seeds,
         machines=list(ran_on),

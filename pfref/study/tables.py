@@ -40,6 +40,7 @@ def heading(report: dict[str, Any]) -> str:
     if len(machines) > 1:
         machines = [f"{k}: {machine}" for k, machine in enumerate(machines, 1)]
     lines += [f"on {machine}" for machine in machines]
+    lines.append(f"answers compared by {report['grader']}")
     if report["damaged"]:
         lines.append(f"{report['damaged']} damaged lines of records are left out")
     lines += [f"counted as not solved: {cause}" for cause in report["failed"]]

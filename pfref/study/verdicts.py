@@ -32,7 +32,7 @@ from .grades import Grades, Reader, grade
 from .measures import Array
 from .recipe import ORACLE
 from .records import Run, read
-from .tasks import TASKS, Item
+from .tasks import TASKS, Item, graded_by
 
 FILE = "right.json"
 LETTERS = {"0": 0.0, "1": 1.0, "-": np.nan}
@@ -214,6 +214,7 @@ def main(given: Sequence[str] | None = None) -> int:
     record: dict[str, Any] = dict(
         command=f"python -m pfref.study.verdicts {options.folder} "
         f"{Path(options.data).name}",
+        grader=graded_by(TASKS[grades.task]),
         problems=len(grades.items),
         rows=rows(grades),
         **own,
