@@ -224,6 +224,7 @@ def test_the_bar_and_the_rates(folder) -> None:
     assert rates["majority", 4, "n"]["most"] == 1
     text = as_text(report)
     assert "<0.5" in text and ">1" in text and "large, the bar" in text
+    assert "\nanswers compared by plain numbers\n" in text
 
 
 def test_answers_are_graded_from_texts(folder, tmp_path) -> None:

@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pfref.errors import UserError
 from pfref.study import tasks
-from pfref.study.tasks import TASKS, Item, load_items
+from pfref.study.grading import grader_version
+from pfref.study.tasks import TASKS, Item, graded_by, load_items
 
 
 def written(file: Path, *objects: object) -> Path:
@@ -26,6 +28,13 @@ def test_nothing_slow_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True)
     assert done.stdout.strip() == b"[]"
+
+
+def test_what_compares_answers_is_named() -> None:
+    assert graded_by(TASKS["math500"]) == grader_version()
+    assert graded_by(TASKS["minimath"]) == "plain numbers"
+    own = replace(TASKS["math500"], same=str.__eq__)
+    assert graded_by(own) == "the task's own comparison"
 
 
 def test_tasks() -> None:

@@ -1,6 +1,7 @@
 """Verdicts without texts: what they say of a study is what its report says."""
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,8 @@ def test_rows_of_every_budget_and_seed(folder: Path) -> None:
     assert rows["filter"].tolist() == rows["filter, N = 2"].tolist() == [1, 0, 0]
     assert rows["filter, seed 1"].tolist() == [0, 1, 0]
     assert rows["majority"].tolist() == [1, 1, 0]
+    record = json.loads((folder / "right.json").read_text())
+    assert record["grader"] == "plain numbers" and record["problems"] == 3
 
 
 def test_weights_by_the_odds_choose_by_them(folder: Path) -> None:
