@@ -133,6 +133,11 @@ class Proposal:
                 "the step delimiter is empty; give text that ends a step, such as a "
                 "blank line"
             )
+        if "\\n" in self.delimiter and not self.delimiter.replace("\\n", "").strip():
+            raise UserError(
+                r"the step delimiter is the letters \n, not a newline; in TOML it "
+                "stands in double quotes"
+            )
 
     @property
     def target(self) -> tuple[float, float] | None:

@@ -27,6 +27,7 @@ GOOD = dict(task="minimath", data="minimath500", budgets=[1], seeds=[0])
             dict(method=[dict(label="a", method="mcts")]),
             "method is one of greedy, samples",
         ),
+        (dict(settings=dict(delimiter=r"\n")), "not a newline; in TOML"),
         (dict(method=[dict(label="a", widht=4)]), "did you mean width"),
         (dict(method=[dict(label="a"), dict(label="a")]), "two methods have one label"),
         (dict(method=[]), "no [[method]] table"),

@@ -413,6 +413,7 @@ def test_bad_proposals() -> None:
         dict(max_tokens=0),
         dict(step_tokens=0),
         dict(delimiter=""),
+        dict(delimiter=r"\n\n"),
         dict(target_temperature=0.0),
         dict(temperature=0, target_temperature=1.0),
         dict(target_power=0.0),
@@ -426,6 +427,7 @@ def test_bad_proposals() -> None:
     ):
         with pytest.raises(UserError):
             Proposal(**bad)
+    assert Proposal(delimiter=r"\newline").delimiter == r"\newline"
 
 
 def test_numbers_of_numpy_are_python_s_in_settings() -> None:
