@@ -2,7 +2,7 @@
 path of the one before it.
 
 A sweep of particle Gibbs is conditional SMC (Andrieu, Doucet and Holenstein 2010): the
-reference path is held fast as particle 0, the others run around it and may fork from
+reference path is held fixed as particle 0, the others run around it and may fork from
 it, and a new reference is drawn by the final weights. The sweeps are a Markov chain
 that leaves the target invariant for every N >= 2.
 """
