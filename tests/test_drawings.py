@@ -69,9 +69,10 @@ def test_pictures_of_results_are_the_readmes_tables() -> None:
         assert [named[n][at].split()[0] for n in ("4", "16", "64")] == [
             str(share) for share in shares
         ]
-    for name, (share, low, high) in BARS.items():
+    for name, (gap, *ends) in BARS.items():
         row = named[name.replace("filter", "the filter")]
-        assert row[2] == f"{share} [{low}, {high}]"
+        low, high = (f"{end:+.1f}" for end in ends)
+        assert row[3] == f"{gap:+.1f} [{low}, {high}]"
     pictures = re.findall(
         r'<img src="book/_static/drawings/([\w-]+)\.svg" width="360" alt="[^"]{40,}',
         (ROOT / "README.md").read_text("utf-8"),

@@ -21,17 +21,18 @@ CURVES = {
     "best-of-$N$": ((44.2, 63.3, 72.5), ORANGE, 1, 69),
     "majority": ((25.8, 27.5, 28.6), RED, 3, 28.6),
 }
-# Per cent right of 100 problems of MATH-500 by the 1.5B policy, with its interval.
+# The 1.5B policy on 100 problems of MATH-500: points from the vote, with the interval.
 BARS = {
-    "majority": (43, 33, 53),
-    "filter, telescoping": (40, 31, 50),
-    "beam search": (39, 30, 49),
-    "greedy decoding": (37, 28, 46),
-    "greedy search": (34, 25, 44),
-    "filter, by odds": (31, 22, 40),
-    "DVTS": (30, 21, 39),
-    "best-of-8": (29, 21, 38),
-    "one sample": (29, 22, 36),
+    "confidence vote": (-1.0, -3.0, 0.0),
+    "weighted best-of-8": (-1.0, -5.0, 2.0),
+    "filter, telescoping": (-3.0, -10.0, 4.0),
+    "beam search": (-4.0, -14.0, 6.0),
+    "greedy decoding": (-6.0, -16.0, 4.0),
+    "greedy search": (-9.0, -18.0, 0.0),
+    "filter, by odds": (-12.0, -20.0, -5.0),
+    "DVTS": (-13.0, -22.0, -5.0),
+    "one sample": (-13.9, -19.4, -8.6),
+    "best-of-8": (-14.0, -23.0, -5.0),
 }
 
 
@@ -43,7 +44,7 @@ BARS = {
 )
 def good_rewards(d: Drawing) -> None:
     d.label(180, 22, "A good reward model: filter and search lead", bold=True)
-    d.label(180, 42, "500 problems of MiniMath; per cent right", size=SMALL)
+    d.label(180, 42, "500 generated problems of arithmetic; per cent right", size=SMALL)
     xs, low = (52, 142, 232), 322
 
     def height(share: float) -> float:
@@ -70,19 +71,22 @@ def good_rewards(d: Drawing) -> None:
 )
 def weak_rewards(d: Drawing) -> None:
     d.label(180, 22, "A weak reward model: nothing beats the vote", bold=True)
-    d.label(180, 42, "100 problems of MATH-500, $N$ = 8; per cent right", size=SMALL)
+    d.label(
+        180, 42, "100 problems of MATH-500, $N$ = 8; points from the vote", size=SMALL
+    )
 
-    def place(share: float) -> float:
-        return 140 + 3.3 * share
+    def place(points: float) -> float:
+        return 140 + 6.2 * (points + 25)
 
-    for share in (0, 20, 40, 60):
-        d.line([(place(share), 62), (place(share), 326)], LIGHT, 1)
-        d.label(place(share), 338, str(share), size=SMALL)
-    for row, (name, (share, low, high)) in enumerate(BARS.items()):
-        y, filters = 78 + 29 * row, name.startswith("filter")
-        colour = BLUE if filters else RED if name == "majority" else INK
+    for points in (-20, -10, 0):
+        colour, width = (GREY, 1.8) if points == 0 else (LIGHT, 1)
+        d.line([(place(points), 60), (place(points), 326)], colour, width)
+        d.label(place(points), 338, str(points).replace("-", "−"), size=SMALL)
+    for row, (name, (gap, low, high)) in enumerate(BARS.items()):
+        y, filters = 74 + 27 * row, name.startswith("filter")
+        colour = BLUE if filters else INK
         d.label(132, y, name, size=SMALL, at="end", bold=filters)
         d.line([(place(low), y), (place(high), y)], colour, 2)
         for end in (low, high):
             d.line([(place(end), y - 5), (place(end), y + 5)], colour, 2)
-        d.dot(place(share), y, 5, 0 if filters else 3 if name == "majority" else 5)
+        d.dot(place(gap), y, 5, 0 if filters else 5)
