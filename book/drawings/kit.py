@@ -152,6 +152,14 @@ class Drawing:
         path = " ".join(f"{number(a)},{number(b)}" for a, b in head)
         self.add(f'<polygon points="{path}" fill="{colour}"/>')
 
+    def interval(
+        self, low: float, high: float, y: float, colour: str = INK, r: float = 6
+    ) -> None:
+        """A bar from low to high at the height y, with a tick of 2r at either end."""
+        self.line([(low, y), (high, y)], colour, 2)
+        for end in (low, high):
+            self.line([(end, y - r), (end, y + r)], colour, 2)
+
     def bow(
         self,
         start: tuple[float, float],

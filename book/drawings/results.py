@@ -86,7 +86,5 @@ def weak_rewards(d: Drawing) -> None:
         y, filters = 74 + 27 * row, name.startswith("filter")
         colour = BLUE if filters else INK
         d.label(132, y, name, size=SMALL, at="end", bold=filters)
-        d.line([(place(low), y), (place(high), y)], colour, 2)
-        for end in (low, high):
-            d.line([(place(end), y - 5), (place(end), y + 5)], colour, 2)
+        d.interval(place(low), place(high), y, colour, 5)
         d.dot(place(gap), y, 5, 0 if filters else 5)

@@ -4,7 +4,6 @@ from .kit import (
     BLUE,
     GREEN,
     GREY,
-    INK,
     LIGHT,
     ORANGE,
     SMALL,
@@ -41,9 +40,7 @@ def experiment_pipeline(d: Drawing) -> None:
     ends = ((384, "method A", 160, 240, 0), (414, "method B", 126, 196, 1))
     for y, name, low, high, family in (*ends, (444, "method C", 196, 286, 2)):
         d.label(48, y, name, at="start")
-        d.line([(low, y), (high, y)], INK, 2)
-        d.line([(low, y - 6), (low, y + 6)], INK, 2)
-        d.line([(high, y - 6), (high, y + 6)], INK, 2)
+        d.interval(low, high, y)
         d.dot((low + high) / 2, y, 7, family)
     d.label(158, 472, "difference, with interval", at="start", size=SMALL)
 
